@@ -1,0 +1,261 @@
+"""The record: one profile of a request, job or block, and the rows it holds.
+
+Everything else in this package makes, reads or stores these four structures. "Profile JSONL" is one
+`Profile` a line; the same line is written by the `jsonl` sink, read by `perf-middleware analyze`, and
+used by the tests. All durations are milliseconds on a monotonic clock, counted from the profile's start.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from perf_middleware.errors import RecordError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+SCHEMA = 1
+
+Kind = Literal["request", "job", "block"]
+Severity = Literal["low", "medium", "high", "critical"]
+Confidence = Literal["low", "medium", "high"]
+Phase = Literal["before", "stream", "background"]
+
+SEVERITIES: tuple[Severity, ...] = ("low", "medium", "high", "critical")
+
+
+class Query(msgspec.Struct, omit_defaults=True, gc=False):
+    """One statement the application gave to a driver.
+
+    Attributes:
+        sql: Text as given to the driver; written only with `capture_sql`.
+        fingerprint: The text without its literals (see `perf_middleware.sql`).
+        start_ms: From the profile's start.
+        duration_ms: Time inside the driver's execute.
+        fetch_ms: Time fetching rows after execute; None where only a per-row hook could tell.
+        wait_ms: Time waiting for a connection from a pool; None where there is no pool hook.
+        rows: Rows returned or affected; None where the driver does not say.
+        many: Parameter sets of an `executemany`.
+        wire: Statements really sent to the server; 0 when it failed before anything was sent.
+        params_hash: Opaque token: equal tokens mean equal parameters within this fingerprint, in this record.
+        db: Which database or connection target, without credentials.
+        system: OpenTelemetry's `db.system.name`: mysql, mariadb, postgresql, sqlite, ...
+        caller: First frame of the application, "shop/views.py:42 in order_list".
+        error: Exception class and errno or SQLSTATE; never the driver's message.
+        transaction: Ordinal into the profile's transactions.
+        phase: before the first byte, while the body streamed, or after the last byte.
+        blocking: Ran on an event loop's thread.
+
+    """
+
+    sql: str | None = None
+    fingerprint: str | None = None
+    start_ms: float = 0.0
+    duration_ms: float = 0.0
+    fetch_ms: float | None = None
+    wait_ms: float | None = None
+    rows: int | None = None
+    many: int | None = None
+    wire: int = 1
+    params_hash: str | None = None
+    db: str | None = None
+    system: str | None = None
+    caller: str | None = None
+    error: str | None = None
+    transaction: int | None = None
+    phase: Phase = "before"
+    blocking: bool = False
+
+
+class Transaction(msgspec.Struct, omit_defaults=True, gc=False):
+    """A database transaction that was open during the profile.
+
+    Attributes:
+        start_ms: When its first statement began.
+        duration_ms: Until it ended, or until the profile did.
+        busy_ms: Time inside statements.
+        db: As on the query.
+        outcome: How it ended; "open" when it outlived the profile.
+
+    """
+
+    start_ms: float = 0.0
+    duration_ms: float = 0.0
+    busy_ms: float = 0.0
+    db: str | None = None
+    outcome: Literal["commit", "rollback", "open"] = "open"
+
+
+class Finding(msgspec.Struct, omit_defaults=True):
+    """Something worth changing, with the evidence for it.
+
+    Attributes:
+        finding_id: Stable over runs: made of kind, fingerprint, file and function; no line and no count.
+        kind: The detector's name.
+        severity: From the table in docs/findings.md.
+        confidence: high when the values are known to differ (or to be equal), lower when inferred.
+        threshold: Which threshold fired, and at what value: "n_plus_one: 27 >= 5".
+        title: One sentence.
+        fingerprint: Of the statement concerned.
+        tables: It reads or writes.
+        caller: Where the most of it came from.
+        count: Statements concerned.
+        total_ms: Their summed duration.
+        wasted_ms: Measured upper bound of what a fix can save; formula in docs/findings.md.
+        evidence: Indices into the profile's queries.
+        recommendation: What to change: table, column, caller and the fix.
+
+    """
+
+    finding_id: str
+    kind: str
+    severity: Severity
+    confidence: Confidence
+    threshold: str
+    title: str
+    fingerprint: str
+    tables: list[str] = []
+    caller: str | None = None
+    count: int = 0
+    total_ms: float = 0.0
+    wasted_ms: float = 0.0
+    evidence: list[int] = []
+    recommendation: str = ""
+
+
+class Folded(msgspec.Struct, omit_defaults=True, gc=False):
+    """Exact counters of the queries of one fingerprint that were not kept as rows.
+
+    Attributes:
+        fingerprint: None where the rows of an unsampled profile were counted without looking at the text.
+        count: Queries.
+        wire: Statements really sent.
+        errors: Queries that failed.
+        duration_ms: Summed.
+        max_ms: The longest.
+
+    """
+
+    fingerprint: str | None = None
+    db: str | None = None
+    system: str | None = None
+    count: int = 0
+    wire: int = 0
+    errors: int = 0
+    duration_ms: float = 0.0
+    max_ms: float = 0.0
+
+
+class Profile(msgspec.Struct, omit_defaults=True, dict=True, weakref=True):
+    """One request, job or `profile("name")` block.
+
+    Attributes:
+        id: Of this profile; the client's own where it sent an acceptable one.
+        name: Low-cardinality: "GET /orders/{id}", or the block's name.
+        route: The framework's template; None if unknown; never the raw path.
+        error: Class of the exception that left the application.
+        started_at: UTC, RFC 3339; the only wall-clock value in the record.
+        duration_ms: Until the last byte (or the end of the block).
+        first_byte_ms: Until the response began.
+        query_count: Exact, also when rows were not kept.
+        db_ms: Wall time with at least one query running (union of the intervals).
+        db_sum_ms: Sum of the queries' durations; above db_ms when they overlap.
+        fetch_ms: Sum over the queries; None where no query told.
+        wait_ms: Likewise.
+        trace_id: From the caller's `traceparent`, as is `span_id`.
+        parent_id: The enclosing profile's id.
+        weight: 1/p of what sampling kept.
+        truncated: Finished early by `max_duration_s`, or rows were folded into counters.
+        own_ms: What this package took inside the profile, timed at its beginning and end.
+        folded: Counters of the queries beyond `max_queries` (or of all, when not sampled).
+        tags: What the application set with `set`.
+
+    """
+
+    schema: int = SCHEMA
+    id: str = ""
+    kind: Kind = "request"
+    name: str = ""
+    service: str | None = None
+    method: str | None = None
+    route: str | None = None
+    status: int | None = None
+    error: str | None = None
+    started_at: str | None = None
+    duration_ms: float = 0.0
+    first_byte_ms: float | None = None
+    query_count: int = 0
+    db_ms: float = 0.0
+    db_sum_ms: float = 0.0
+    fetch_ms: float | None = None
+    wait_ms: float | None = None
+    trace_id: str | None = None
+    span_id: str | None = None
+    parent_id: str | None = None
+    weight: float = 1.0
+    truncated: bool = False
+    own_ms: float | None = None
+    queries: list[Query] = []
+    folded: list[Folded] = []
+    transactions: list[Transaction] = []
+    findings: list[Finding] = []
+    tags: dict[str, Any] = {}
+
+    def set(self, name: str, value: float | str | bool | None) -> None:
+        """Tag the profile: `set("items", 120)` lets a reader see the queries per item."""
+        self.tags[name] = value
+
+    def slowest(self, count: int = 5) -> list[Query]:
+        """The longest queries, longest first."""
+        return sorted(self.queries, key=lambda query: query.duration_ms, reverse=True)[:count]
+
+    @cached_property
+    def by_fingerprint(self) -> dict[tuple[str | None, str | None], list[int]]:
+        """Indices of the queries by (fingerprint, db), in order of first appearance.
+
+        Made once, when the rows are complete: the detectors and the rolling stats both need it.
+        """
+        groups: dict[tuple[str | None, str | None], list[int]] = {}
+        for index, query in enumerate(self.queries):
+            groups.setdefault((query.fingerprint, query.db), []).append(index)
+        return groups
+
+
+def to_json(profile: Profile) -> bytes:
+    """One line of profile JSONL, without its newline."""
+    return msgspec.json.encode(profile)
+
+
+def from_json(line: bytes | str) -> Profile:
+    """Read one line of profile JSONL: null and absent mean the same, unknown keys are ignored.
+
+    Raises:
+        RecordError: When the line is not JSON, or not a profile; the message says where and what is accepted.
+
+    """
+    try:
+        return msgspec.convert(_without_nulls(msgspec.json.decode(line)), Profile, strict=False)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+        raise RecordError(str(error)) from None
+
+
+def read_jsonl(lines: Iterable[bytes]) -> Iterator[tuple[int, Profile | RecordError]]:
+    """Each line that is not blank as (its number from 1, the profile or the error that says what is wrong)."""
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            yield number, from_json(line)
+        except RecordError as error:
+            yield number, error
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    return value
