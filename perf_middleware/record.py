@@ -19,10 +19,8 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 
-Kind = Literal["request", "job", "block"]
 Severity = Literal["low", "medium", "high", "critical"]
 Confidence = Literal["low", "medium", "high"]
-Phase = Literal["before", "stream", "background"]
 
 SEVERITIES: tuple[Severity, ...] = ("low", "medium", "high", "critical")
 
@@ -46,7 +44,7 @@ class Query(msgspec.Struct, omit_defaults=True, gc=False):
         caller: First frame of the application, "shop/views.py:42 in order_list".
         error: Exception class and errno or SQLSTATE; never the driver's message.
         transaction: Ordinal into the profile's transactions.
-        phase: before the first byte, while the body streamed, or after the last byte.
+        phase: "before" the first byte, while the body did "stream", or "background" after the last byte.
         blocking: Ran on an event loop's thread.
 
     """
@@ -66,7 +64,7 @@ class Query(msgspec.Struct, omit_defaults=True, gc=False):
     caller: str | None = None
     error: str | None = None
     transaction: int | None = None
-    phase: Phase = "before"
+    phase: str = "before"
     blocking: bool = False
 
 
@@ -153,6 +151,7 @@ class Profile(msgspec.Struct, omit_defaults=True, dict=True, weakref=True):
     """One request, job or `profile("name")` block.
 
     Attributes:
+        kind: "request", "job" or "block".
         id: Of this profile; the client's own where it sent an acceptable one.
         name: Low-cardinality: "GET /orders/{id}", or the block's name.
         route: The framework's template; None if unknown; never the raw path.
@@ -177,7 +176,7 @@ class Profile(msgspec.Struct, omit_defaults=True, dict=True, weakref=True):
 
     schema: int = SCHEMA
     id: str = ""
-    kind: Kind = "request"
+    kind: str = "request"
     name: str = ""
     service: str | None = None
     method: str | None = None
