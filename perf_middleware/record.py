@@ -39,6 +39,7 @@ class Query(msgspec.Struct, omit_defaults=True, gc=False):
         many: Parameter sets of an `executemany`.
         wire: Statements really sent to the server; 0 when it failed before anything was sent.
         params_hash: Opaque token: equal tokens mean equal parameters within this fingerprint, in this record.
+        list_size: Values in its longest IN list, or rows in its VALUES list; the fingerprint collapses both.
         db: Which database or connection target, without credentials.
         system: OpenTelemetry's `db.system.name`: mysql, mariadb, postgresql, sqlite, ...
         caller: First frame of the application, "shop/views.py:42 in order_list".
@@ -59,6 +60,7 @@ class Query(msgspec.Struct, omit_defaults=True, gc=False):
     many: int | None = None
     wire: int = 1
     params_hash: str | None = None
+    list_size: int | None = None
     db: str | None = None
     system: str | None = None
     caller: str | None = None
