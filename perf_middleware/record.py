@@ -205,7 +205,7 @@ class Profile(msgspec.Struct, omit_defaults=True, dict=True, weakref=True):
     findings: list[Finding] = []
     tags: dict[str, Any] = {}
 
-    def set(self, name: str, value: float | str | bool | None) -> None:
+    def set(self, name: str, value: float | str | bool | None) -> None:  # noqa: FBT001 - a tag may be one
         """Tag the profile: `set("items", 120)` lets a reader see the queries per item."""
         self.tags[name] = value
 
