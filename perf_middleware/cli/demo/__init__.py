@@ -1,0 +1,1 @@
+"""`perf-middleware demo`: a small shop on real servers, measured, and what its owner would see."""

@@ -1,0 +1,39 @@
+"""Real servers for every test that asks: started on first use, one of each per pytest-xdist worker."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+
+import pytest
+
+from perf_middleware.cli.demo import servers
+
+
+@contextmanager
+def _or_skip(server):
+    """A server that is not installed skips the test on a laptop and fails it in CI."""
+    try:
+        running = server.__enter__()
+    except servers.ServerMissingError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    try:
+        yield running
+    finally:
+        server.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def mariadb():
+    """A private MariaDB (`servers.MariaDB`), shared by the tests of a worker: each makes its own tables."""
+    with _or_skip(servers.mariadb()) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey_url():
+    """The URL of a private Valkey, shared by the tests of a worker: each uses its own service name."""
+    with _or_skip(servers.valkey()) as url:
+        yield url
