@@ -1,0 +1,205 @@
+"""Folding: deltas become rows per 10 seconds, and rows become batches.
+
+Not thread-safe: whoever folds holds a lock (see `perf_middleware.sinks.rolling`).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from hashlib import blake2b
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from perf_middleware.stats.batch import BATCH_ROWS, Batch, Group
+from perf_middleware.stats.row import OTHER, Row
+from perf_middleware.stats.window import DAY_S, FINDING, QUERY, ROUTE, TEXT, TIER_S, Window, number_at, windows_at
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from perf_middleware.record import Finding
+    from perf_middleware.stats.delta import Delta, QueryGroup
+
+#: Bound of a window's query rows, and of its finding rows; beyond it `(other)`.
+MAX_NAMES: Final = 2000
+
+#: Bound of the texts of one service and month.
+MAX_TEXTS: Final = 10_000
+
+MAX_NAME_CHARS: Final = 200
+MAX_TEXT_CHARS: Final = 2000
+
+#: What a finding's text holds.
+FINDING_FIELDS: Final = ("title", "caller", "recommendation")
+
+_FINEST_S: Final = TIER_S["10s"]
+
+#: A row brings at most two texts along: its query's and its caller's.
+_BATCH_TEXTS: Final = 2 * BATCH_ROWS
+
+_Key = tuple[int, str]
+
+
+class Fold:
+    """Rows that were not sent yet, by ten-second window and kind.
+
+    Attributes:
+        folded: Deltas added so far.
+
+    """
+
+    def __init__(self, service: str, *, max_routes: int) -> None:
+        self.folded = 0
+        self._service = service
+        self._max_names = {ROUTE: max_routes, QUERY: MAX_NAMES, FINDING: MAX_NAMES}
+        self._rows: dict[_Key, dict[str, Row]] = {}
+        self._texts: dict[tuple[Window, str], str] = {}
+        self._sent: dict[str, str] = {}
+        self._sent_day = 0
+
+    def add(self, delta: Delta) -> None:
+        """Count one profile."""
+        ten_s = int(delta.second // _FINEST_S)
+        if ten_s * _FINEST_S // DAY_S != self._sent_day:
+            self._sent_day = ten_s * _FINEST_S // DAY_S
+            self._sent.clear()
+        route, row = self._row((ten_s, ROUTE), route_key(delta.kind, delta.name))
+        duration_us = _us(delta.duration_ms)
+        row.add(
+            duration_us=duration_us,
+            max_us=duration_us,
+            db_us=_us(delta.db_ms),
+            queries=delta.query_count,
+            wire=sum(group.wire for group in delta.groups.values()),
+            errors=delta.failed,
+        )
+        self.folded += 1
+        for fingerprint, group in delta.groups.items():
+            if fingerprint is not None:
+                self._add_query(ten_s, route, fingerprint, group)
+        for finding in delta.findings:
+            self._add_finding(ten_s, route, finding)
+
+    def batches(self, worker: str) -> Iterator[Batch]:
+        """Take everything, in batches without a seq."""
+        rows, self._rows = self._rows, {}
+        texts, self._texts = iter(self._texts.items()), {}
+        flat = ((key, name, row) for key, named in rows.items() for name, row in named.items())
+        while chunk := list(islice(flat, BATCH_ROWS)):
+            yield Batch(
+                service=self._service,
+                worker=worker,
+                seq=0,
+                records=sum(row.n for (_, kind), _, row in chunk if kind == ROUTE),
+                groups=self._groups(chunk),
+                texts=_by_window(islice(texts, _BATCH_TEXTS)),
+                max_texts=MAX_TEXTS,
+            )
+
+    def forget_texts(self) -> None:
+        """Send every text again when it is next seen: a batch that carried some was lost."""
+        self._sent.clear()
+
+    def _add_query(self, ten_s: int, route: str, fingerprint: str, group: QueryGroup) -> None:
+        query_id = fingerprint_id(fingerprint)
+        name, row = self._row((ten_s, QUERY), f"{route}\0{query_id}")
+        total_us = _us(group.total_ms)
+        row.add(
+            duration_us=total_us,
+            max_us=_us(group.max_ms),
+            db_us=total_us,
+            queries=group.count,
+            wire=group.wire,
+            errors=group.errors,
+        )
+        if name != OTHER:
+            self._tell(ten_s, query_text_key(query_id), f"{group.system or ''}\0{fingerprint[:MAX_TEXT_CHARS]}")
+            if group.caller is not None:
+                self._tell(ten_s, caller_text_key(name), group.caller[:MAX_TEXT_CHARS])
+
+    def _add_finding(self, ten_s: int, route: str, finding: Finding) -> None:
+        key = f"{route}\0{finding.severity}\0{finding.kind}\0{finding.finding_id[:MAX_NAME_CHARS]}"
+        name, row = self._row((ten_s, FINDING), key)
+        total_us = _us(finding.total_ms)
+        row.add(
+            duration_us=total_us,
+            max_us=total_us,
+            db_us=_us(finding.wasted_ms),
+            queries=finding.count,
+            wire=0,
+            errors=0,
+        )
+        if name != OTHER:
+            text = {field: (getattr(finding, field) or "")[:MAX_TEXT_CHARS] for field in FINDING_FIELDS}
+            self._tell(ten_s, finding_text_key(finding.finding_id), msgspec.json.encode(text).decode())
+
+    def _row(self, key: _Key, name: str) -> tuple[str, Row]:
+        rows = self._rows.setdefault(key, {})
+        row = rows.get(name)
+        if row is None:
+            if len(rows) - (OTHER in rows) >= self._max_names[key[1]]:
+                name = OTHER
+            row = rows.setdefault(name, Row())
+        return name, row
+
+    def _tell(self, ten_s: int, key: str, text: str) -> None:
+        """Send a text once a day, and whenever it changes."""
+        if self._sent.get(key) == text:
+            return
+        if len(self._sent) >= MAX_TEXTS:
+            self._sent.clear()
+        self._sent[key] = text
+        self._texts[Window(TEXT, "1mo", number_at("1mo", ten_s * _FINEST_S)), key] = _encodable(text)
+
+    def _groups(self, chunk: list[tuple[_Key, str, Row]]) -> list[Group]:
+        groups: dict[_Key, Group] = {}
+        for key, name, row in chunk:
+            group = groups.get(key)
+            if group is None:
+                ten_s, kind = key
+                group = groups[key] = Group(windows_at(kind, ten_s * _FINEST_S), self._max_names[kind], [])
+            group.rows.append(row.named(name))
+        return list(groups.values())
+
+
+def route_key(kind: str, name: str) -> str:
+    """Name of a route's row."""
+    return f"{kind}\0{_encodable(name.replace(chr(0), ' ')[:MAX_NAME_CHARS]) or '(unmatched)'}"
+
+
+@lru_cache(maxsize=2 * MAX_NAMES)
+def fingerprint_id(fingerprint: str) -> str:
+    """16 hex digits that stand for a fingerprint in the names of rows."""
+    return blake2b(fingerprint.encode("utf-8", "replace"), digest_size=8).hexdigest()
+
+
+def query_text_key(query_id: str) -> str:
+    """Key of "system NUL fingerprint" among the texts."""
+    return f"q:{query_id}"
+
+
+def caller_text_key(query_name: str) -> str:
+    """Key of the last caller of a query row among the texts."""
+    return f"c:{query_name}"
+
+
+def finding_text_key(finding_id: str) -> str:
+    """Key of a finding's title, caller and recommendation (JSON) among the texts."""
+    return f"f:{finding_id[:MAX_NAME_CHARS]}"
+
+
+def _by_window(texts: Iterator[tuple[tuple[Window, str], str]]) -> list[tuple[Window, dict[str, str]]]:
+    windows: dict[Window, dict[str, str]] = {}
+    for (window, key), text in texts:
+        windows.setdefault(window, {})[key] = text
+    return list(windows.items())
+
+
+def _us(duration_ms: float) -> int:
+    return max(0, round(duration_ms * 1000))
+
+
+def _encodable(text: str) -> str:
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
