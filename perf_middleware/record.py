@@ -172,7 +172,9 @@ class Profile(msgspec.Struct, omit_defaults=True, dict=True, weakref=True):
         truncated: Finished early by `max_duration_s`, or rows were folded into counters.
         own_ms: What this package took inside the profile, timed at its beginning and end.
         folded: Counters of the queries beyond `max_queries` (or of all, when not sampled).
-        tags: What the application set with `set`.
+        by_verb: Queries by verb ("SELECT": 12), and
+        by_table: by table read or written; filled for blocks and jobs.
+        tags: What the application set with `set`; only numbers and booleans are ever written.
 
     """
 
@@ -203,11 +205,17 @@ class Profile(msgspec.Struct, omit_defaults=True, dict=True, weakref=True):
     folded: list[Folded] = []
     transactions: list[Transaction] = []
     findings: list[Finding] = []
+    by_verb: dict[str, int] = {}
+    by_table: dict[str, int] = {}
     tags: dict[str, Any] = {}
 
     def set(self, name: str, value: float | str | bool | None) -> None:  # noqa: FBT001 - a tag may be one
         """Tag the profile: `set("items", 120)` lets a reader see the queries per item."""
         self.tags[name] = value
+
+    def written_tags(self) -> dict[str, Any]:
+        """The tags that may leave the process: numbers and booleans; texts may be anybody's name."""
+        return {name: value for name, value in self.tags.items() if isinstance(value, (bool, int, float))}
 
     def slowest(self, count: int = 5) -> list[Query]:
         """The longest queries, longest first."""
@@ -226,7 +234,9 @@ class Profile(msgspec.Struct, omit_defaults=True, dict=True, weakref=True):
 
 
 def to_json(profile: Profile) -> bytes:
-    """One line of profile JSONL, without its newline."""
+    """One line of profile JSONL, without its newline; text tags stay in the process."""
+    if profile.tags:
+        profile = msgspec.structs.replace(profile, tags=profile.written_tags())
     return msgspec.json.encode(profile)
 
 

@@ -1,0 +1,79 @@
+"""Collecting queries: driver hooks that note facts into the open profile.
+
+`install("pymysql")` and `uninstall("pymysql")` are counted, so each part of a program may call them; without
+names they mean every driver known. A driver is hooked when the application has imported it, or imports it.
+"""
+
+from __future__ import annotations
+
+import threading
+from importlib import import_module
+from importlib.metadata import entry_points
+
+from perf_middleware.collector.context import propagate, unattributed
+from perf_middleware.collector.hooking import Hook, Hookable
+from perf_middleware.collector.patching import Patches
+from perf_middleware.errors import OptionError
+
+__all__ = ["Hookable", "Patches", "install", "known", "propagate", "status", "unattributed", "uninstall"]
+
+ENTRY_POINTS = "perf_middleware.drivers"
+
+
+#: Ours by name; each is imported only when asked for.
+_DRIVERS = {name: f"perf_middleware.collector.drivers.{name}" for name in ("pymysql", "sqlite3")}
+
+
+_hooks: dict[str, Hook] = {}
+_lock = threading.RLock()
+
+
+def known() -> tuple[str, ...]:
+    """Names of all drivers that can be hooked: ours and third parties'."""
+    return (*_DRIVERS, *(point.name for point in entry_points(group=ENTRY_POINTS) if point.name not in _DRIVERS))
+
+
+def install(*names: str) -> None:
+    """Hook the named drivers, or all.
+
+    Raises:
+        OptionError: For a name nobody has.
+
+    """
+    with _lock:
+        for hook in [_hook(name) for name in names or known()]:
+            hook.install()
+
+
+def uninstall(*names: str) -> None:
+    """Undo one `install` of the named drivers, or of all; the last one restores every attribute touched.
+
+    Raises:
+        OptionError: For a name nobody has.
+
+    """
+    with _lock:
+        for hook in [_hook(name) for name in names or known()]:
+            hook.uninstall()
+
+
+def status() -> dict[str, str]:
+    """For each driver that was asked for: hooked, waiting for import, not hooked, or uninstalled."""
+    return {name: hook.status() for name, hook in _hooks.items()}
+
+
+def _hook(name: str) -> Hook:
+    hook = _hooks.get(name)
+    if hook is None:
+        hook = _hooks[name] = Hook(_load(name))
+    return hook
+
+
+def _load(name: str) -> Hookable:
+    if name in _DRIVERS:
+        return import_module(_DRIVERS[name])
+    for point in entry_points(group=ENTRY_POINTS):
+        if point.name == name:
+            driver: Hookable = point.load()
+            return driver
+    raise OptionError(f"drivers: unknown name {name!r}; known: {', '.join(known())}")

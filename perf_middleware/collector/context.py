@@ -1,0 +1,161 @@
+"""Which profile a query belongs to: one context variable holding a slot that finishing empties.
+
+Tasks, threads and greenlets that copied the context keep a reference to the slot, never to the profile: what
+they run after the profile was finished is counted as unattributed, and nothing keeps the profile alive.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextvars import ContextVar, copy_context
+from functools import partial
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+
+from perf_middleware.collector.rows import Reading
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Executor, Future
+
+    from perf_middleware.collector.rows import Row
+    from perf_middleware.record import Profile
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: Rows past the detailed ones that wait for being folded into counters: a bound on memory, not on counting.
+FOLD_EVERY: Final = 1024
+
+
+class Unattributed:
+    """Queries that ran while no profile was open for them, counted since the process started."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._lock = threading.Lock()
+
+    def add(self) -> None:
+        """Count one; safe from any thread."""
+        with self._lock:
+            self.count += 1
+
+
+unattributed = Unattributed()
+
+
+class Capture:
+    """The slot: what one open profile has noted so far.
+
+    Attributes:
+        profile: What finishing will fill; None once finished.
+        start_ns: `perf_counter_ns` when the profile was opened.
+        detailed: Whether rows are kept (a sampled profile), so that callers and parameters are worth noting.
+        detected: Whether the findings cover all queries noted so far.
+        callers: Whether the application's frame is wanted.
+        loop_thread: Identity of the event loop's thread, where there is one; queries on it are blocking.
+        first_byte_ns: When the response began.
+        last_byte_ns: When its last byte was handed over.
+        root_path: Where the server mounted the application; not part of its routes.
+        route: The framework's template, noted by a framework's hook.
+
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_fold_at",
+        "_keep",
+        "_lock",
+        "_reading",
+        "_rows",
+        "callers",
+        "detailed",
+        "detected",
+        "first_byte_ns",
+        "last_byte_ns",
+        "loop_thread",
+        "own_ns",
+        "parent",
+        "profile",
+        "root_path",
+        "route",
+        "start_ns",
+    )
+
+    def __init__(
+        self, profile: Profile, *, keep: int, callers: bool, capture_sql: int = 0, parent: Capture | None = None
+    ) -> None:
+        self.profile: Profile | None = profile
+        self.parent = parent
+        self.detailed = keep > 0
+        self.detected = False
+        self.callers = callers and keep > 0
+        self.loop_thread: int | None = parent.loop_thread if parent else None
+        self.first_byte_ns: int | None = None
+        self.last_byte_ns: int | None = None
+        self.root_path = ""
+        self.route: str | None = None
+        self.own_ns = 0
+        self._keep = keep
+        self._fold_at = keep + FOLD_EVERY
+        self._rows: list[Row] | None = []
+        self._lock = threading.Lock()
+        self.start_ns = perf_counter_ns()
+        self._reading = Reading(self.start_ns, capture_sql)
+
+    def note(self, row: Row) -> None:
+        """Append one fact; the only thing that happens while the application waits."""
+        rows = self._rows
+        if rows is None:
+            unattributed.add()
+            return
+        rows.append(row)
+        if len(rows) >= self._fold_at:
+            self._absorb(rows)
+        if self.parent is not None and self.parent.open:
+            self.parent.note(row)
+
+    @property
+    def open(self) -> bool:
+        """False once finished."""
+        return self._rows is not None
+
+    def read(self) -> Reading:
+        """What the rows noted so far say; cheap when nothing was added since the last time."""
+        if self._rows is not None:
+            self._absorb(self._rows)
+        return self._reading
+
+    def close(self) -> Reading:
+        """Read for the last time and empty the slot."""
+        reading = self.read()
+        self._rows = None
+        self.profile = None
+        self.parent = None
+        return reading
+
+    def _absorb(self, rows: list[Row]) -> None:
+        """Read the rows to keep, and fold those beyond them into counters. Appends may go on meanwhile."""
+        with self._lock:
+            end = len(rows)
+            self._reading.add(rows[: min(self._keep, end)], self)
+            self._reading.fold(rows[self._keep : end])
+            del rows[self._keep : end]
+
+
+current: ContextVar[Capture | None] = ContextVar("perf_middleware_capture", default=None)
+
+
+def propagate(executor: Executor) -> Executor:
+    """Make a plain executor's jobs count to the profile that was open when they were submitted.
+
+    Without it such jobs have no context and count as unattributed. Returns the same executor.
+    """
+    submit = executor.submit
+
+    def submit_in_context(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        return submit(partial(copy_context().run, function, *args, **kwargs))
+
+    setter: Any = executor
+    setter.submit = submit_in_context
+    return executor

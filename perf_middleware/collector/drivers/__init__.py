@@ -1,0 +1,1 @@
+"""One file per database driver; its name is the driver's."""

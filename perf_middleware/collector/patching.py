@@ -1,0 +1,73 @@
+"""Replacing attributes of other people's classes, and giving them back exactly as they were."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from perf_middleware.collector.context import Capture, current
+from perf_middleware.record import Profile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FunctionType
+
+_ABSENT = object()
+
+
+class _Nobody(Capture):
+    """Takes what a hook notes after its uninstalling, and forgets it."""
+
+    __slots__ = ()
+
+    def note(self, row: Any) -> None:
+        """Forget."""
+
+
+#: What a silenced hook's `get` answers with.
+NOBODY = _Nobody(Profile(), keep=0, callers=False)
+
+
+class Patches:
+    """The attributes one driver's hooks replaced.
+
+    Attributes:
+        active: False once undone; hooks that live on in objects handed out before look here.
+        covered: Places where another tool has patched on top of us, found when uninstalling.
+
+    """
+
+    def __init__(self) -> None:
+        self.active = True
+        self.covered: list[str] = []
+        self._replaced: list[tuple[Any, str, Any, Any]] = []
+
+    def replace(self, owner: Any, name: str, make: Callable[[Any, Callable[[], Capture | None]], FunctionType]) -> None:
+        """Put `make(original, get)` in the place of `owner.name`; `get` gives the open profile's capture."""
+        own = vars(owner).get(name, _ABSENT)
+        original = getattr(owner, name)
+        wrapper = make(original, current.get)
+        for attribute in ("__name__", "__qualname__", "__doc__", "__module__"):
+            setattr(wrapper, attribute, getattr(original, attribute, None))
+        wrapper.__dict__["__wrapped__"] = original
+        setattr(owner, name, wrapper)
+        self._replaced.append((owner, name, own, wrapper))
+
+    def undo(self) -> None:
+        """Restore every attribute (`is` the one it was); where another tool has patched on top, ours falls silent."""
+        self.active = False
+        for owner, name, own, wrapper in reversed(self._replaced):
+            if vars(owner).get(name) is not wrapper:
+                _silence(wrapper)
+                self.covered.append(f"{getattr(owner, '__name__', owner)}.{name}")
+            elif own is _ABSENT:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, own)
+        self._replaced = []
+
+
+def _silence(wrapper: Any) -> None:
+    """Make a hook a pass-through at no cost to the others: its `get` answers with a capture that forgets."""
+    for name, cell in zip(wrapper.__code__.co_freevars, wrapper.__closure__ or (), strict=True):
+        if name == "get":
+            cell.cell_contents = lambda: NOBODY

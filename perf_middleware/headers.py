@@ -1,0 +1,84 @@
+"""What a response tells: `Server-Timing` and `X-Perf-*`, at most 512 bytes, ASCII, cut at entry borders."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from perf_middleware.record import Profile
+
+#: All our names and values together; proxies refuse responses whose headers grow without a bound.
+MAX_BYTES: Final = 512
+
+ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
+
+
+def client_id(value: str | None) -> str | None:
+    """A client's id if it may be echoed: 1 to 64 letters, digits, dots, underscores or dashes."""
+    return value if value is not None and ACCEPTED_ID.fullmatch(value) else None
+
+
+def traceparent(value: str | None) -> tuple[str | None, str | None]:
+    """Trace and span id of a W3C `traceparent`, or (None, None) when it is absent, malformed or all zero."""
+    match = _TRACEPARENT.fullmatch(value) if value and not value.startswith("ff") else None
+    if match is None or not match[1].strip("0") or not match[2].strip("0"):
+        return None, None
+    return match[1], match[2]
+
+
+def render(profile: Profile, level: str, elapsed_ms: float) -> list[tuple[str, str]]:
+    """Header pairs for what is known at the first byte; `Server-Timing` comes first.
+
+    `elapsed_ms` is the time since the profile's start: `total`; `app` is what of it no query was running in.
+    """
+    if level == "off":
+        return []
+    plural = "query" if profile.query_count == 1 else "queries"
+    timing = [
+        f"total;dur={elapsed_ms:.1f}",
+        f'db;dur={profile.db_ms:.1f};desc="{profile.query_count} {plural}"',
+        f"app;dur={max(0.0, elapsed_ms - profile.db_ms):.1f}",
+        f"perf;dur={profile.own_ms or 0.0:.3f}",
+    ]
+    pairs = [
+        ("Server-Timing", ", ".join(timing)),
+        ("X-Perf-Id", profile.id),
+        ("X-Perf-Queries", str(profile.query_count)),
+        ("X-Perf-Query-Time", f"{profile.db_ms:.3f}"),
+    ]
+    if level == "full" and profile.findings:
+        room = MAX_BYTES - sum(len(name) + len(value) + 4 for name, value in pairs) - len("X-Perf-Findings") - 4
+        entries = _cut([f"{f.kind};severity={f.severity};count={f.count}" for f in profile.findings], room)
+        if entries:
+            pairs.append(("X-Perf-Findings", entries))
+    return pairs
+
+
+def append(theirs: list[tuple[str, str]], ours: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """A new list of the application's headers and ours; its own `Server-Timing` gets our entries at its end."""
+    merged = list(theirs)
+    for name, value in ours:
+        if name == "Server-Timing":
+            for index, (key, own) in enumerate(merged):
+                if key.lower() == "server-timing":
+                    merged[index] = (key, f"{own}, {value}" if own.strip() else value)
+                    break
+            else:
+                merged.append((name, value))
+        else:
+            merged.append((name, value))
+    return merged
+
+
+def _cut(entries: list[str], room: int) -> str:
+    """As many whole ASCII entries as fit into `room` characters."""
+    text = ""
+    for entry in entries:
+        longer = f"{text}, {entry}" if text else entry
+        if len(longer) > room:
+            break
+        if entry.isascii() and entry.isprintable():
+            text = longer
+    return text

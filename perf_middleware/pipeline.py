@@ -1,0 +1,248 @@
+"""The one file that knows the order: collect, detect, sink.
+
+Doors call `begin`, `answer` (at the first byte) and `finish`. Nothing raised here reaches the application.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from datetime import UTC, datetime
+from random import Random
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+from perf_middleware import collector, detectors, headers
+from perf_middleware.collector.context import Capture, current
+from perf_middleware.errors import fault
+from perf_middleware.record import Profile
+from perf_middleware.settings import Settings, check_names, load
+from perf_middleware.sinks.jsonl import Jsonl
+from perf_middleware.sinks.log import Log, is_unusual
+from perf_middleware.sinks.rolling import Rolling
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from perf_middleware.collector.rows import Reading
+
+METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"))
+UNMATCHED = "(unmatched)"
+OTHER = "(other)"
+
+#: Our own generator, so that seeding or reading the application's is never disturbed.
+_chance = Random()  # noqa: S311
+os.register_at_fork(after_in_child=_chance.seed)
+
+_latest: Pipeline | None = None
+_latest_lock = threading.Lock()
+
+
+class Pipeline:
+    """What one configuration does with every profile.
+
+    Raises:
+        OptionError: When constructed with names of detectors or drivers that nobody has, or a bad store URL.
+
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        check_names("detectors", settings.detectors or (), detectors.names())
+        check_names("thresholds", tuple(settings.thresholds or ()), detectors.names())
+        check_names("drivers", settings.drivers or (), collector.known())
+        self.rolling = Rolling(
+            settings.store,
+            service=settings.service,
+            flush_interval_s=settings.flush_interval_s,
+            max_routes=settings.max_routes,
+            prefix=settings.redis_prefix,
+        )
+        self.sinks = list(settings.sinks)
+        if settings.jsonl is not None:
+            self.sinks.insert(0, Jsonl(settings.jsonl))
+        if settings.log:
+            log = Log(names=settings.log_names, sample_rate=settings.log_sample_rate, slow_ms=settings.slow_request_ms)
+            self.sinks.insert(0, log)
+        self._names: set[str] = set()
+        self._drivers = collector.known() if settings.drivers is None else settings.drivers
+        if self._drivers:
+            collector.install(*self._drivers)
+        global _latest  # noqa: PLW0603 - blocks outside any request report where the application's requests do
+        with _latest_lock:
+            _latest = self
+
+    def close(self) -> None:
+        """Send what is left to the store and unhook the drivers."""
+        self.rolling.close()
+        if self._drivers:
+            collector.uninstall(*self._drivers)
+            self._drivers = ()
+        global _latest  # noqa: PLW0603
+        with _latest_lock:
+            if _latest is self:
+                _latest = None
+
+    def begin(
+        self,
+        kind: str,
+        *,
+        name: str = "",
+        method: str | None = None,
+        headers_in: Mapping[str, str | None] | None = None,
+    ) -> Capture | None:
+        """Open a profile; None when that failed.
+
+        `headers_in` are the request's own ids by lower-case header name.
+        """
+        try:
+            return self._begin(kind, name, method, headers_in or {})
+        except Exception as error:  # noqa: BLE001 - never the application's problem
+            fault("begin", error)
+            return None
+
+    def answer(self, capture: Capture, request: Mapping[str, Any], status: int | None) -> list[tuple[str, str]]:
+        """Mark the first byte, and give the headers that tell what is known by then."""
+        now_ns = perf_counter_ns()
+        try:
+            profile = capture.profile
+            if profile is None or capture.first_byte_ns is not None:
+                return []
+            profile.status = status
+            level = self.settings.headers if isinstance(self.settings.headers, str) else self.settings.headers(request)
+            if level == "off":
+                return []
+            self._look(capture, profile, capture.read(), detect=level == "full")
+            capture.own_ns += perf_counter_ns() - now_ns
+            profile.own_ms = capture.own_ns / 1e6
+            return headers.render(profile, level, (now_ns - capture.start_ns) / 1e6)
+        except Exception as error:  # noqa: BLE001
+            fault("answer", error)
+            return []
+        finally:
+            capture.first_byte_ns = capture.first_byte_ns or now_ns
+
+    def finish(
+        self,
+        capture: Capture,
+        *,
+        status: int | None = None,
+        error: BaseException | None = None,
+        truncated: bool = False,
+    ) -> None:
+        """Close the profile, detect, and hand it to the sinks; a second call does nothing."""
+        token = current.set(None)  # queries of a sink are nobody's
+        try:
+            self._finish(capture, status, error, truncated=truncated)
+        except Exception as ours:  # noqa: BLE001
+            fault("finish", ours)
+        finally:
+            current.reset(token)
+
+    def is_overdue(self, capture: Capture) -> bool:
+        """Whether an open profile has lasted longer than `max_duration_s`."""
+        return perf_counter_ns() - capture.start_ns > self.settings.max_duration_s * 1e9
+
+    def _begin(self, kind: str, name: str, method: str | None, headers_in: Mapping[str, str | None]) -> Capture:
+        start_ns = perf_counter_ns()
+        settings = self.settings
+        sampled = settings.sample_rate >= 1.0 or _chance.random() < settings.sample_rate
+        trace_id, span_id = headers.traceparent(headers_in.get("traceparent"))
+        given = headers.client_id(headers_in.get("x-perf-id")) or headers.client_id(headers_in.get("x-request-id"))
+        parent = current.get()
+        profile = Profile(
+            id=given or f"{_chance.getrandbits(64):016x}",
+            kind=kind,
+            name=name,
+            service=settings.service,
+            method=None if method is None else method if method in METHODS else "_OTHER",
+            started_at=datetime.fromtimestamp(time.time(), UTC)
+            .isoformat(timespec="milliseconds")
+            .replace("+00:00", "Z"),
+            trace_id=trace_id,
+            span_id=span_id,
+        )
+        if parent is not None and parent.profile is not None:
+            profile.parent_id = parent.profile.id
+            profile.trace_id = profile.trace_id or parent.profile.trace_id
+        capture = Capture(
+            profile,
+            keep=settings.max_queries if sampled else 0,
+            callers=settings.capture_callers,
+            capture_sql=settings.max_sql_chars if settings.capture_sql else 0,
+            parent=parent if parent is not None and parent.open else None,
+        )
+        capture.own_ns = perf_counter_ns() - start_ns
+        return capture
+
+    def _look(self, capture: Capture, profile: Profile, reading: Reading, *, detect: bool) -> None:
+        """Bring the profile up to what was read; findings are made again only if queries were added."""
+        if reading.query_count != profile.query_count:
+            profile.__dict__.pop("by_fingerprint", None)
+            capture.detected = False
+        profile.queries = reading.queries
+        profile.transactions = reading.transactions
+        profile.folded = list(reading.folded.values())
+        profile.query_count = reading.query_count
+        profile.db_ms = reading.db_ns / 1e6
+        profile.db_sum_ms = reading.db_sum_ns / 1e6
+        profile.fetch_ms = None if reading.fetch_ns is None else reading.fetch_ns / 1e6
+        if detect and capture.detailed and not capture.detected:
+            profile.findings = detectors.analyze(profile, self.settings.detectors, self.settings.thresholds)
+            capture.detected = True
+
+    def _finish(self, capture: Capture, status: int | None, error: BaseException | None, *, truncated: bool) -> None:
+        profile = capture.profile
+        if profile is None:
+            return
+        end_ns = perf_counter_ns()
+        profile.duration_ms = ((capture.last_byte_ns or end_ns) - capture.start_ns) / 1e6
+        if capture.first_byte_ns is not None:
+            profile.first_byte_ms = (capture.first_byte_ns - capture.start_ns) / 1e6
+        profile.status = status if status is not None else profile.status
+        profile.error = None if error is None else type(error).__name__
+        if profile.kind == "request":
+            profile.route = capture.route
+            profile.name = self._bounded(f"{profile.method} {capture.route or UNMATCHED}")
+        reading = capture.close()
+        reading.finish(end_ns)
+        if profile.kind != "request":
+            profile.by_verb, profile.by_table = reading.by_verb_and_table()
+        self._look(capture, profile, reading, detect=True)
+        profile.truncated = truncated or (capture.detailed and bool(profile.folded))
+        profile.own_ms = (capture.own_ns + perf_counter_ns() - end_ns) / 1e6
+        self._emit(capture, profile)
+
+    def _emit(self, capture: Capture, profile: Profile) -> None:
+        """Stats see every profile; the other sinks those that sampling kept, and all slow or failed ones."""
+        self._sink(self.rolling, profile)
+        unusual = is_unusual(profile, self.settings.slow_request_ms)
+        if not capture.detailed and not unusual:
+            return
+        profile.weight = 1.0 if unusual else 1.0 / self.settings.sample_rate
+        for sink in self.sinks:
+            self._sink(sink, profile)
+
+    @staticmethod
+    def _sink(sink: Any, profile: Profile) -> None:
+        try:
+            sink(profile)
+        except Exception as error:  # noqa: BLE001
+            fault(f"sink {getattr(sink, '__name__', type(sink).__name__)}", error)
+
+    def _bounded(self, name: str) -> str:
+        if name in self._names:
+            return name
+        if len(self._names) >= self.settings.max_routes:
+            return OTHER
+        self._names.add(name)
+        return name
+
+
+def default() -> Pipeline:
+    """The pipeline of the middleware constructed last, or one made of the environment's options."""
+    with _latest_lock:
+        if _latest is not None:
+            return _latest
+    return Pipeline(load({}))

@@ -1,0 +1,1 @@
+"""Where finished profiles go; a sink is any callable that takes a `Profile`."""

@@ -1,0 +1,127 @@
+"""One canonical structlog event a profile: `perf.request`, `perf.job` or `perf.block`.
+
+It goes through the application's own structlog configuration and contextvars; where the application configured
+none, it is one JSON object a line on stderr. `log.schema.json` beside this file describes every line.
+"""
+
+from __future__ import annotations
+
+import sys
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from perf_middleware.record import SEVERITIES, Finding, Profile
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+#: Keys as OpenTelemetry's semantic conventions (v1.44) name them, where they have a name.
+OTEL_NAMES = {
+    "method": "http.request.method",
+    "route": "http.route",
+    "status": "http.response.status_code",
+    "error": "error.type",
+    "service": "service.name",
+}
+
+_FIELDS = (
+    "id",
+    "kind",
+    "name",
+    "service",
+    "method",
+    "route",
+    "status",
+    "error",
+    "started_at",
+    "duration_ms",
+    "first_byte_ms",
+    "query_count",
+    "db_ms",
+    "db_sum_ms",
+    "fetch_ms",
+    "wait_ms",
+    "trace_id",
+    "span_id",
+    "parent_id",
+    "own_ms",
+)
+
+_LEVELS = {None: "info", "low": "info", "medium": "warning", "high": "warning", "critical": "error"}
+
+
+class Log:
+    """Writes the event of each profile; healthy ones are thinned to `sample_rate`, with `weight` saying so."""
+
+    def __init__(self, *, names: str = "perf", sample_rate: float = 1.0, slow_ms: float = 1000.0) -> None:
+        self.names = OTEL_NAMES if names == "otel" else {}
+        self.sample_rate = sample_rate
+        self.slow_ms = slow_ms
+        self._chance = Random()  # noqa: S311 - our own generator: the application's sequence stays its own
+        self._default: tuple[TextIO, Any] | None = None
+
+    def __call__(self, profile: Profile) -> None:
+        """Log one profile, on the thread of the request, so that its contextvars are there."""
+        weight = profile.weight
+        if self.sample_rate < 1.0 and not (is_unusual(profile, self.slow_ms) or profile.findings):
+            if self._chance.random() >= self.sample_rate:
+                return
+            weight /= self.sample_rate
+        fields = {self.names.get(key, key): value for key, value in describe(profile, weight).items()}
+        getattr(self._logger(), _level(profile))(f"perf.{profile.kind}", **fields)
+
+    def _logger(self) -> Any:
+        import structlog  # noqa: PLC0415 - importing it costs more than the whole door
+
+        if structlog.is_configured():
+            return structlog.get_logger()
+        stream = sys.stderr
+        if self._default is None or self._default[0] is not stream:
+            processors: list[Any] = [
+                structlog.contextvars.merge_contextvars,
+                structlog.processors.add_log_level,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+                structlog.processors.JSONRenderer(),
+            ]
+            self._default = (stream, structlog.wrap_logger(structlog.PrintLogger(stream), processors=processors))
+        return self._default[1]
+
+
+def is_unusual(profile: Profile, slow_ms: float) -> bool:
+    """Slow or failed: kept whatever the sampling says."""
+    return profile.duration_ms >= slow_ms or profile.error is not None or (profile.status or 0) >= 500  # noqa: PLR2004
+
+
+def describe(profile: Profile, weight: float) -> dict[str, Any]:
+    """The event's flat keys: as in the record; those that are unknown are absent."""
+    fields: dict[str, Any] = {}
+    for key in _FIELDS:
+        value = getattr(profile, key)
+        if value is not None:
+            fields[key] = value
+    fields["weight"] = weight
+    fields["truncated"] = profile.truncated
+    fields["finding_count"] = len(profile.findings)
+    if profile.findings:
+        fields["severity"] = worst(profile.findings)
+        fields["findings"] = [_summary(finding) for finding in profile.findings]
+    for name, value in profile.written_tags().items():
+        fields[f"tag_{name}"] = value
+    return fields
+
+
+def worst(findings: list[Finding]) -> str:
+    """The highest severity among the findings."""
+    return max((finding.severity for finding in findings), key=SEVERITIES.index)
+
+
+def _summary(finding: Finding) -> str:
+    """As in the X-Perf-Findings header, with the place: "n_plus_one;severity=high;count=27;caller=shop.py:4 in f"."""
+    caller = f";caller={finding.caller}" if finding.caller else ""
+    return f"{finding.kind};severity={finding.severity};count={finding.count};id={finding.finding_id}{caller}"
+
+
+def _level(profile: Profile) -> str:
+    if profile.error is not None:
+        return "error"
+    return _LEVELS[worst(profile.findings) if profile.findings else None]
