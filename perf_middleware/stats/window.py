@@ -52,6 +52,11 @@ class Window(NamedTuple):
     number: int
 
     @property
+    def key(self) -> str:
+        """Its name in a store."""
+        return f"{self.kind}:{self.tier}:{self.number}"
+
+    @property
     def start_s(self) -> int:
         """Unix time of its first second."""
         return _start_s(self.tier, self.number)
