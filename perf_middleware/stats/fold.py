@@ -103,8 +103,9 @@ class Fold:
         self._sent.clear()
 
     def _add_query(self, ten_s: int, route: str, fingerprint: str, group: QueryGroup) -> None:
-        query_id = fingerprint_id(fingerprint)
-        name, row = self._row((ten_s, QUERY), f"{route}\0{query_id}")
+        text = f"{group.system or ''}\0{fingerprint[:MAX_TEXT_CHARS]}"
+        query_id = _text_id(text)
+        name, row = self._row((ten_s, QUERY), query_key(query_id, route))
         total_us = _us(group.total_ms)
         row.add(
             duration_us=total_us,
@@ -115,13 +116,12 @@ class Fold:
             errors=group.errors,
         )
         if name != OTHER:
-            self._tell(ten_s, query_text_key(query_id), f"{group.system or ''}\0{fingerprint[:MAX_TEXT_CHARS]}")
+            self._tell(ten_s, query_text_key(query_id), text)
             if group.caller is not None:
                 self._tell(ten_s, caller_text_key(name), group.caller[:MAX_TEXT_CHARS])
 
     def _add_finding(self, ten_s: int, route: str, finding: Finding) -> None:
-        key = f"{route}\0{finding.severity}\0{finding.kind}\0{finding.finding_id[:MAX_NAME_CHARS]}"
-        name, row = self._row((ten_s, FINDING), key)
+        name, row = self._row((ten_s, FINDING), finding_key(finding, route))
         total_us = _us(finding.total_ms)
         row.add(
             duration_us=total_us,
@@ -132,7 +132,7 @@ class Fold:
             errors=0,
         )
         if name != OTHER:
-            text = {field: (getattr(finding, field) or "")[:MAX_TEXT_CHARS] for field in FINDING_FIELDS}
+            text = {field: _encodable(getattr(finding, field) or "")[:MAX_TEXT_CHARS] for field in FINDING_FIELDS}
             self._tell(ten_s, finding_text_key(finding.finding_id), msgspec.json.encode(text).decode())
 
     def _row(self, key: _Key, name: str) -> tuple[str, Row]:
@@ -166,13 +166,17 @@ class Fold:
 
 def route_key(kind: str, name: str) -> str:
     """Name of a route's row."""
-    return f"{kind}\0{_encodable(name.replace(chr(0), ' ')[:MAX_NAME_CHARS]) or '(unmatched)'}"
+    return f"{_clean(kind)}\0{_clean(name) or '(unmatched)'}"
 
 
-@lru_cache(maxsize=2 * MAX_NAMES)
-def fingerprint_id(fingerprint: str) -> str:
-    """16 hex digits that stand for a fingerprint in the names of rows."""
-    return blake2b(fingerprint.encode("utf-8", "replace"), digest_size=8).hexdigest()
+def query_key(query_id: str, route: str) -> str:
+    """Name of a query's row; `route` is the key of its route."""
+    return f"{query_id}\0{route}"
+
+
+def finding_key(finding: Finding, route: str) -> str:
+    """Name of a finding's row: with its severity, so that each severity is counted."""
+    return f"{_clean(finding.severity)}\0{_clean(finding.kind)}\0{_clean(finding.finding_id)}\0{route}"
 
 
 def query_text_key(query_id: str) -> str:
@@ -187,7 +191,18 @@ def caller_text_key(query_name: str) -> str:
 
 def finding_text_key(finding_id: str) -> str:
     """Key of a finding's title, caller and recommendation (JSON) among the texts."""
-    return f"f:{finding_id[:MAX_NAME_CHARS]}"
+    return f"f:{_clean(finding_id)}"
+
+
+@lru_cache(maxsize=2 * MAX_NAMES)
+def _text_id(text: str) -> str:
+    """16 hex digits that stand for a query's text in the names of rows."""
+    return blake2b(text.encode("utf-8", "replace"), digest_size=8).hexdigest()
+
+
+def _clean(name: str) -> str:
+    """A part of a row's name: short, encodable, without the character that ends a part."""
+    return _encodable(name[:MAX_NAME_CHARS]).replace("\0", " ")
 
 
 def _by_window(texts: Iterator[tuple[tuple[Window, str], str]]) -> list[tuple[Window, dict[str, str]]]:
