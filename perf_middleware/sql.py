@@ -1,0 +1,815 @@
+"""From the text of a statement to its fingerprint, its verb and its tables.
+
+One regular expression per dialect cuts the text into tokens; one pass over the tokens writes the fingerprint.
+Everything else (verb, tables, control) is read from the fingerprint, so it cannot depend on a literal, and texts
+that share a fingerprint share that work.
+
+What is decided here:
+
+- Values (strings, numbers, TRUE, FALSE, NULL, placeholders of every paramstyle) become `?`, with their sign.
+  NULL, TRUE and FALSE stay where they are shape: `IS NOT NULL`, `DEFAULT NULL`, `SET NULL`, `ON true`, `a int NULL`.
+- `IN (...)` and `ARRAY[...]` keep one of each different item: `IN (?)`. `VALUES` keeps one of each different row shape:
+  `VALUES (?, ?)`.
+- Comments go. The content of MySQL's `/*! ... */` is executed by the server, so it stays, without the comment.
+- Keywords fold to upper case, and so do common functions before a parenthesis. Identifiers stay as written,
+  quotes included.
+- MySQL strings know backslashes and double quotes (`ANSI_QUOTES` is not known). Elsewhere `"x"` is an identifier;
+  SQLite takes it for a string when there is no such column, so there, and where the system is unknown, a lone `"x"`
+  that is compared with, or stands in an IN or VALUES list, is a value: better one shape too few than a leak.
+- Where the system is unknown, backslashes are tried as ordinary characters first, then as escapes. The wrong
+  reading leaves an open quote or a bare backslash, so it cannot pass for the right one.
+- What cannot be tokenised (open quote or comment, NUL, undecodable bytes) becomes a hash: nothing literal leaks.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Statement", "fingerprint_id", "parse"]
+
+
+class Statement(NamedTuple):
+    """What is known of a statement from its text alone.
+
+    Attributes:
+        fingerprint: The text without its literals; "unparsable:" and 16 hex digits if it cannot be tokenised.
+        verb: Upper case; what a WITH leads to; the first query of several; "" if unknown.
+        tables: Read or written, in order of appearance, unquoted, with the schema where it is written; no names of
+            CTEs, functions or aliases.
+        control: It steers a transaction or the session (BEGIN, COMMIT, SAVEPOINT, SET, PRAGMA, ...): not a query.
+        transaction: "begin", "commit", "rollback" or "".
+        list_size: Values in its longest IN list, or rows in its VALUES list; None if it has neither.
+        placeholders: The text holds placeholders.
+        literals: Hash of the literal values in their order, equal only within this process; None if there are none.
+
+    """
+
+    fingerprint: str
+    verb: str
+    tables: tuple[str, ...]
+    control: bool
+    transaction: str
+    list_size: int | None
+    placeholders: bool
+    literals: int | None
+
+
+# Texts up to this length are remembered: 2048 texts and 2048 fingerprints, so 16 million characters at the very most.
+_MAX_CACHED_CHARS: Final = 4096
+_CACHED_TEXTS: Final = 2048
+
+# IN lists nested deeper than this stay as they are, so that the cost stays linear.
+_MAX_LIST_NESTING: Final = 4
+
+
+def parse(text: str | bytes | bytearray, system: str | None = None) -> Statement:
+    """Read a statement; never raises, whatever it is given.
+
+    Args:
+        text: As given to the driver.
+        system: OpenTelemetry's `db.system.name`; a sensible union of the dialects is assumed if it is unknown.
+
+    """
+    if type(system) is not str:
+        system = None
+    if type(text) is not str:
+        text = _plain(text)
+    return _cached(text, system) if len(text) <= _MAX_CACHED_CHARS else _statement(text, system)
+
+
+@lru_cache(maxsize=_CACHED_TEXTS)
+def fingerprint_id(fingerprint: str) -> str:
+    """16 hex digits that stand for the fingerprint, the same in every process (BLAKE2b, 8 bytes)."""
+    return _hex(fingerprint)
+
+
+def _hex(text: str) -> str:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+def _plain(text: object) -> str:
+    if isinstance(text, str):
+        return str.__str__(text)
+    if isinstance(text, bytes | bytearray | memoryview):
+        return bytes(text).decode("utf-8", "surrogateescape")
+    return f"\0{type(text).__qualname__}"  # not text at all, and NUL makes it unparsable
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Words
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# Folded wherever they are neither quoted nor beside a dot.
+_KEYWORDS: Final = _words("""
+    ABORT ALL ALTER ANALYZE AND ANY ARRAY AS ASC BEGIN BETWEEN BY CALL CASCADE CASE CAST CHECK COLLATE COMMIT CONFLICT
+    CONSTRAINT COPY CREATE CROSS DECLARE DEFAULT DELETE DESC DESCRIBE DISTINCT DIV DO DROP DUPLICATE ELSE END ESCAPE
+    EXCEPT EXEC EXECUTE EXISTS EXPLAIN FALSE FETCH FOLLOWING FOR FOREIGN FROM FULL GRANT GROUP HAVING IF IGNORE ILIKE
+    IMMEDIATE IN INDEX INNER INSERT INTERSECT INTERVAL INTO IS JOIN LATERAL LEFT LIKE LIMIT LISTEN LOAD LOCK LOCKED
+    MATCHED MATERIALIZED MERGE MOD NATURAL NOT NOTHING NOTIFY NOWAIT NULL NULLS OFFSET ON OR ORDER OUTER OUTFILE OVER
+    PARTITION PRAGMA PRECEDING PRIMARY RECURSIVE REFERENCES REGEXP RELEASE REPLACE RESET RETURNING REVOKE RIGHT RLIKE
+    ROLLBACK SAVE SAVEPOINT SELECT SET SHOW SIMILAR SKIP SOME START STRAIGHT_JOIN TABLE TEMPORARY THEN TO TRANSACTION
+    TRUE TRUNCATE UNBOUNDED UNION UNIQUE UNLOCK UPDATE USE USING VACUUM VALUES VIEW WHEN WHERE WINDOW WITH XOR
+""")
+
+# Folded only after one of these: elsewhere they are likely to be columns.
+_KEYWORDS_AFTER: Final = {
+    "CONCURRENTLY": _words("INDEX VIEW"),
+    "CURRENT": _words("BETWEEN AND ROWS RANGE GROUPS"),
+    "FIRST": _words("NULLS FETCH"),
+    "GROUPS": _words("BY"),
+    "KEY": _words("DUPLICATE PRIMARY FOREIGN NO UNIQUE FOR"),
+    "LAST": _words("NULLS FETCH"),
+    "NEXT": _words("FETCH"),
+    "NO": _words("FOR"),
+    "ONLY": _words("FROM UPDATE ROWS ROW"),
+    "ROW": _words("CURRENT VALUES"),
+    "SHARE": _words("FOR KEY"),
+    "TABLES": _words("SHOW LOCK UNLOCK"),
+    "WORK": _words("BEGIN COMMIT ROLLBACK"),
+}
+
+# After FROM, JOIN and INTO any other word is a name.
+_TABLE_POSITION: Final = _words("IGNORE LATERAL ONLY OUTFILE SELECT TABLE VALUES")
+
+# Folded before a parenthesis.
+_FUNCTIONS: Final = _words("""
+    ABS AVG CEIL CEILING CHAR_LENGTH COALESCE CONCAT CONCAT_WS COUNT CURDATE DATE DATE_ADD DATE_FORMAT DATE_SUB
+    DATE_TRUNC DENSE_RANK EXTRACT FIRST_VALUE FLOOR GREATEST GROUP_CONCAT HEX IFNULL INSTR JSON_EXTRACT LAG
+    LAST_INSERT_ID LAST_VALUE LEAD LEAST LENGTH LOWER LTRIM MAX MD5 MIN MONTH NOW NTILE NULLIF POSITION RAND RANDOM RANK
+    ROUND ROW_NUMBER RTRIM STRFTIME STRING_AGG SUBSTR SUBSTRING SUM TRIM UNIX_TIMESTAMP UNNEST UPPER YEAR
+""")
+
+# Keywords that end an operand: a sign or a PostgreSQL `?` after them stands between two operands.
+_OPERANDS: Final = _words("END FALSE INDEX KEY NULL OFFSET START TRUE VIEW")
+
+_CONSTANTS: Final = _words("FALSE NULL TRUE")
+_SHAPE_BEFORE_NULL: Final = _words("DEFAULT IS NOT SET")
+
+_COMPARISONS: Final = _words("= == < > <= >= <> != <=> LIKE ILIKE REGEXP RLIKE BETWEEN")
+_VERBS: Final = _words("""
+    ABORT ALTER ANALYZE BEGIN CALL COMMENT COMMIT COPY CREATE DEALLOCATE DECLARE DELETE DESC DESCRIBE DISCARD DO DROP
+    END EXEC EXECUTE EXPLAIN FETCH GRANT INSERT KILL LISTEN LOAD LOCK MERGE NOTIFY OPTIMIZE PRAGMA PREPARE REFRESH
+    RELEASE REPLACE RESET REVOKE ROLLBACK SAVE SAVEPOINT SELECT SET SHOW START TABLE TRUNCATE UNLISTEN UNLOCK UPDATE
+    USE VACUUM VALUES ATTACH DETACH REINDEX CLOSE FLUSH CHECK RENAME CLUSTER MOVE
+""")
+# Not tables where a table is expected: what may stand before one, and what begins something else.
+_MODIFIERS: Final = _words("""
+    ABORT CONCURRENTLY DELAYED EXISTS FAIL HIGH_PRIORITY IF IGNORE INTO LATERAL LOW_PRIORITY NOT ONLY OR QUICK RECURSIVE
+    REPLACE ROLLBACK TABLE TABLES TEMPORARY
+""")
+_NOT_A_TABLE: Final = _MODIFIERS | _words("FROM OUTFILE SELECT SET VALUES WITH")
+_ENDS_TABLES: Final = _words("""
+    CONFLICT DELETE DUPLICATE EXCEPT FETCH FOR GROUP HAVING INSERT INTERSECT LIMIT MERGE OFFSET ORDER REPLACE RETURNING
+    SELECT SET UNION UPDATE VALUES WHERE WINDOW
+""")
+_BEFORE_STATEMENT: Final = ("", "(", ")", "ANALYZE", "AS", "BEGIN", "EXPLAIN", "PLAN")
+_FROM_OTHER_THINGS: Final = ("", "COPY", "FETCH", "GRANT", "MOVE", "REVOKE", "SHOW")
+_SHOWN_FROM_TABLE: Final = _words("COLUMNS FIELDS INDEX INDEXES KEYS")
+
+_AFTER_WITH: Final = _words("SELECT INSERT UPDATE DELETE MERGE REPLACE VALUES")
+_CONTROL: Final = _words("ABORT BEGIN COMMIT END PRAGMA RELEASE RESET ROLLBACK SAVE SAVEPOINT SET START")
+_TRANSACTIONS: Final = {
+    "ABORT": "rollback",
+    "BEGIN": "begin",
+    "COMMIT": "commit",
+    "END": "commit",
+    "ROLLBACK": "rollback",
+    "START": "begin",
+}
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Tokens
+
+
+class _Dialect:
+    """How one family of databases writes its tokens."""
+
+    def __init__(
+        self,
+        *,
+        backslashes: bool = False,
+        double_quotes: str = "name",
+        brackets: str = "",
+        strict_brackets: bool = False,
+        hash_comments: str = "",
+        dollar_strings: bool = False,
+        at_sign_values: str = "",
+        question_operator: bool = False,
+        digit_separators: bool = True,
+        nested_comments: bool = False,
+        executed_comments: bool = False,
+        dash_comment: str = "--",
+    ) -> None:
+        """Compile the dialect's expressions; every repetition in them is possessive, so no input makes them slow."""
+        self.double_quotes = double_quotes
+        self.brackets = brackets
+        self.question_operator = question_operator
+        self.nested_comments = nested_comments
+        self.executed_comments = executed_comments
+
+        escaped = r"'(?:[^'\\]++|''|\\[\s\S])*+'"
+        single = escaped if backslashes else r"'(?:[^']++|'')*+'"
+        double = r'"(?:[^"\\]++|""|\\[\s\S])*+"' if double_quotes == "value" else r'"(?:[^"]++|"")*+"'
+        prefixed = [rf"[eE]{escaped}", rf"(?:[bBnNxX]|[uU]&){single}"]
+        if backslashes:
+            prefixed.append(rf"_[a-zA-Z0-9]++\s*+(?:{single}|{double})")
+        quoted = [*prefixed, single, double, r"`(?:[^`]++|``)*+`"]
+        if dollar_strings:
+            quoted.append(r"\$(?P<tag>(?:[^\W\d]\w*+)?+)\$(?s:.*?)\$(?P=tag)\$")
+        if brackets:
+            quoted.append(brackets)
+        line_comments = rf"{dash_comment}[^\r\n]*+"
+        if hash_comments:
+            line_comments += rf"|{hash_comments}[^\r\n]*+"
+        digits = "0-9_" if digit_separators else "0-9"
+        number = (
+            rf"0[xX][{digits}a-fA-F]++|0[bB][01_]++|0[oO][0-7_]++"
+            rf"|(?:[0-9][{digits}]*+(?:\.[{digits}]*+)?+|\.[0-9]++)(?:[eE][+-]?+[0-9]++)?+"
+        )
+        opener = "".join(("'\"`", "[" if strict_brackets else ""))
+        tokens = [
+            *prefixed,
+            rf"[^\W\d]\w*+(?:[{'$' if hash_comments else '$#'}]\w++)*+",
+            r"[(),;]",
+            r"\.(?![0-9])",
+            rf"(?:{number})(?![\w$])",
+            r"[0-9][\w$]*+",
+            *quoted[len(prefixed) :],
+            r"\?[0-9]*+",
+            r"%(?:[sbt](?!\w)|\([^()]*+\)[a-zA-Z]|%)",
+            r"::|:=|:\w++",
+            r"\$\w++(?!\$)",
+            r"@@?+[\w.$]++",
+            *([] if hash_comments == "#" else [r"#{1,2}\w++" if strict_brackets else r"#>>?|#-"]),
+            r"->>?|<=>|[<>!=]=|<>|\|\||&&|@@|@>|<@|=>|!?~~?\*?|/(?!\*)",
+            r"[-+*%<>=!&|^~#@:\]{}.?]" if strict_brackets else r"[-+*%<>=!&|^~#@:\[\]{}.?]",
+        ]
+        space = rf"(?:\s++|{line_comments}|/\*(?![!M])(?:[^*/]++|\*(?!/)|/(?!\*))*+\*/)*+"
+        self.leading = re.compile(space)
+        # What no token matches swallows the rest of the text and leaves the group empty.
+        self.token = re.compile(rf"(?:({'|'.join(tokens)})|[\s\S]++){space}")
+        self.number = re.compile(number)
+        self.at_sign = re.compile(at_sign_values) if at_sign_values else None
+        edges = rf"(?P<edge>/\*(?:M?![0-9]*+)?+|\*/)|(?P<open>[{re.escape(opener)}]|\$\w*+\$)"
+        self.outside = re.compile(rf"{'|'.join(quoted)}|{line_comments}|{edges}")
+
+    def tokens(self, text: str) -> Iterator[str] | list[str]:
+        """The tokens; the last is empty if the text cannot be tokenised to its end."""
+        start = self.leading.match(text).end()  # type: ignore[union-attr] # matches the empty string too
+        if len(text) <= _MAX_CACHED_CHARS:
+            found = self.token.findall(text, start)
+            return [token for token, _ in found] if self.token.groups > 1 else found
+        return (match[1] or "" for match in self.token.finditer(text, start))
+
+
+_COMMENT_EDGE: Final = re.compile(r"/\*|\*/")
+
+_MYSQL: Final = _Dialect(
+    backslashes=True,
+    double_quotes="value",
+    hash_comments="#",
+    digit_separators=False,
+    executed_comments=True,
+    dash_comment=r"--(?=\s|\Z)",
+)
+_POSTGRESQL: Final = _Dialect(dollar_strings=True, question_operator=True, nested_comments=True)
+_SQLITE: Final = _Dialect(
+    double_quotes="either", brackets=r"\[[^\]]*+\]", strict_brackets=True, at_sign_values=r"@\w++"
+)
+_MSSQL: Final = _Dialect(
+    brackets=r"\[(?:[^\]]++|\]\])*+\]", strict_brackets=True, at_sign_values=r"@\w++", nested_comments=True
+)
+_UNKNOWN: Final = tuple(
+    _Dialect(
+        backslashes=backslashes,
+        double_quotes="either",
+        brackets=r"\[[^\W\d][\w ]*+\]",
+        hash_comments=r"#(?![>-])",
+        dollar_strings=True,
+        at_sign_values=r"@[pP]?[0-9]++",
+        nested_comments=True,
+    )
+    for backslashes in (False, True)
+)
+_DIALECTS: Final[dict[str | None, tuple[_Dialect, ...]]] = {
+    "mysql": (_MYSQL,),
+    "mariadb": (_MYSQL,),
+    "postgresql": (_POSTGRESQL,),
+    "cockroachdb": (_POSTGRESQL,),
+    "sqlite": (_SQLITE,),
+    "mssql": (_MSSQL,),
+    "microsoft.sql_server": (_MSSQL,),
+}
+
+
+def _without_comments(text: str, dialect: _Dialect) -> str | None:
+    """The text without block comments that the token expression cannot read; None if one is not closed."""
+    kept: list[str] = []
+    position = executed = 0
+    while edge := dialect.outside.search(text, position):
+        if edge["open"]:
+            return None
+        if edge["edge"] is None:
+            kept.append(text[position : edge.end()])
+            position = edge.end()
+            continue
+        kept.append(text[position : edge.start()])
+        kept.append(" ")
+        position = edge.end()
+        if edge["edge"] == "*/":
+            if not executed:
+                return None
+            executed -= 1
+        elif dialect.executed_comments and "!" in edge["edge"]:
+            executed += 1
+        else:
+            position = _comment_end(text, edge.start() + 2, nested=dialect.nested_comments)
+            if not position:
+                return None
+    return None if executed else "".join(kept) + text[position:]
+
+
+def _comment_end(text: str, start: int, *, nested: bool) -> int:
+    """Where the comment's body that begins at `start` has ended; 0 if it does not."""
+    depth = 1
+    for edge in _COMMENT_EDGE.finditer(text, start):
+        if edge[0] == "*/":
+            depth -= 1
+        elif nested:
+            depth += 1
+        if not depth:
+            return edge.end()
+    return 0
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The fingerprint
+
+
+class _Normalised(NamedTuple):
+    fingerprint: str
+    list_size: int | None
+    placeholders: bool
+    literals: int | None
+
+
+class _List:
+    """An IN, ARRAY or VALUES list that is being read: where the item at hand begins, and which were there before."""
+
+    __slots__ = ("count", "depth", "rows", "seen", "start")
+
+    def __init__(self, depth: int, start: int, *, rows: bool) -> None:
+        self.depth = depth
+        self.start = start
+        self.rows = rows
+        self.count = 0
+        self.seen: set[tuple[str, ...]] = set()
+
+    def end_item(self, pieces: list[str]) -> None:
+        """Count the item; take it back, with the comma before it, if there was one like it."""
+        item = tuple(pieces[self.start + self.rows :])  # how a row begins ("(" or "ROW") depends on what is before it
+        if not item:
+            return
+        self.count += 1
+        if item in self.seen:
+            del pieces[self.start - 1 :]
+        else:
+            self.seen.add(item)
+
+
+_WORD, _DIGIT, _POINT, _STRING, _DOUBLE, _QUOTED, _SIGIL, _COLON, _PERCENT, _QUESTION, _OTHER = range(11)
+_KINDS: Final = {
+    **dict.fromkeys("()[],;", _POINT),
+    **dict.fromkeys("0123456789", _DIGIT),
+    **dict.fromkeys("`", _QUOTED),
+    **dict.fromkeys("$@", _SIGIL),
+    **dict.fromkeys("-+*/<>=!&|^~#{}", _OTHER),
+    ".": _POINT,
+    "'": _STRING,
+    '"': _DOUBLE,
+    ":": _COLON,
+    "%": _PERCENT,
+    "?": _QUESTION,
+}
+_NO_SPACE_AFTER: Final = frozenset(("", "(", "[", ".", ",", ";", "::"))
+_NO_NAME: Final = frozenset(("?", ")", "]"))
+_BEFORE_TABLE: Final = frozenset(("FROM", "INTO", "JOIN"))
+_UNPARSABLE: Final = re.compile(r"unparsable:[0-9a-f]{16}")
+
+
+def _normalise(text: str, dialect: _Dialect) -> _Normalised | None:  # noqa: C901, PLR0912, PLR0915 - one pass, for speed
+    """The fingerprint, and what only the values told; None if the text cannot be tokenised in this dialect."""
+    pieces: list[str] = []  # of the fingerprint, each with the space before it
+    lists: list[_List] = []
+    depth = signs = 0  # signs: pieces at the end that are unary
+    list_size: int | None = None
+    placeholders = in_string = operand = False  # operand: the last piece ends one
+    literals: int | None = None
+    last = written = before_signs = ""  # the last piece without its space, and the lexeme it was
+
+    for lexeme in dialect.tokens(text):
+        if not lexeme:
+            return None
+        kind = _KINDS.get(lexeme[0], _WORD)
+        piece = lexeme
+        was_string, in_string = in_string, False
+        after_operand, operand = operand, True
+        value = 0  # 1: a placeholder, 2: a literal
+
+        if kind == _WORD:
+            if lexeme[-1] in "'\"":
+                value = 2
+                in_string = True
+            elif last != ".":
+                upper = lexeme.upper()
+                if upper in _KEYWORDS:
+                    known = last not in _BEFORE_TABLE or upper in _TABLE_POSITION
+                else:
+                    known = upper in _KEYWORDS_AFTER and last in _KEYWORDS_AFTER[upper]
+                if known and lexeme.isascii():
+                    piece = upper
+                    operand = upper in _OPERANDS
+                    if upper in _CONSTANTS:
+                        value = 0 if after_operand or _is_shape(upper, last, pieces) else 2
+                    elif lists and upper in _AFTER_WITH and lists[-1].start == len(pieces):
+                        lists.pop()  # a subquery, not a list
+        elif kind == _POINT:
+            if lexeme == ",":
+                operand = False
+                if lists and lists[-1].depth == depth:
+                    if not lists[-1].rows:
+                        lists[-1].end_item(pieces)
+                    lists[-1].start = len(pieces) + 1
+                pieces.append(", ")
+            elif lexeme in ("(", "["):
+                if lexeme == "[":
+                    glued = after_operand or last == "ARRAY"
+                else:
+                    glued = after_operand and last not in _KEYWORDS and last not in _NO_NAME
+                    if glued and last.upper() in _FUNCTIONS and last.isascii() and pieces[-2:-1] != ["."]:
+                        pieces[-1] = pieces[-1].upper()
+                pieces.append(lexeme if glued or last in _NO_SPACE_AFTER else " " + lexeme)
+                operand = False
+                depth += 1
+                if len(lists) < _MAX_LIST_NESTING:
+                    if last in ("IN", "ARRAY"):
+                        lists.append(_List(depth, len(pieces), rows=False))
+                    elif last == "VALUES" or (last == "ROW" and "VALUES" in "".join(pieces[-2:-1])):
+                        lists.append(_List(depth - 1, len(pieces) - (1 if last == "VALUES" else 2), rows=True))
+            elif lexeme in (")", "]"):
+                while lists and lists[-1].depth >= depth:
+                    items = lists.pop()
+                    if not items.rows:
+                        items.end_item(pieces)
+                    list_size = max(list_size or 0, items.count)
+                depth -= 1
+                pieces.append(lexeme)
+                if lists and lists[-1].rows and lists[-1].depth == depth:
+                    lists[-1].end_item(pieces)
+                    list_size = max(list_size or 0, lists[-1].count)
+            elif lexeme == ";":
+                if pieces and last != ";":
+                    pieces.append("; ")
+                operand = False
+                depth = 0
+                lists.clear()
+            elif lexeme == ".":
+                if written != last and (last != "?" or _is_name(written, dialect)):
+                    pieces[-1] = pieces[-1][: -len(last)] + written  # what looked like a keyword, or a value
+                pieces.append(".")
+                operand = False
+            else:
+                value = 2  # ".5"
+            if not value:
+                last = written = lexeme
+                signs = 0
+                continue
+        elif kind == _OTHER:
+            operand = lexeme[-1].isalnum()  # only "#temporary" is no operator
+            if not after_operand and lexeme in ("-", "+"):
+                if not signs:
+                    before_signs = last
+                signs += 1
+                pieces.append(lexeme if last in _NO_SPACE_AFTER else " " + lexeme)
+                last = written = lexeme
+                continue
+        elif kind == _STRING:
+            value = 2
+            in_string = True
+        elif kind == _DIGIT:
+            if lexeme.isdigit() or dialect.number.fullmatch(lexeme):
+                value = 2
+        elif kind == _QUESTION:
+            operand = not (dialect.question_operator and after_operand)
+            value = 1 if operand else 0
+        elif kind == _PERCENT:
+            operand = lexeme not in ("%", "%%")
+            value = 1 if operand else 0
+            piece = "%"
+        elif kind == _COLON:
+            operand = lexeme not in (":", "::", ":=")
+            value = 1 if operand else 0
+        elif kind == _SIGIL:
+            if lexeme[0] == "$":
+                value = 2 if lexeme[-1] == "$" else 1
+            elif dialect.at_sign and dialect.at_sign.fullmatch(lexeme):
+                value = 1
+            else:
+                operand = lexeme not in ("@", "@@", "@>")
+        elif kind == _DOUBLE:
+            in_string = dialect.double_quotes == "value"
+            listed = lists and lists[-1].depth + lists[-1].rows == depth and last in ("(", ",")
+            if in_string or (dialect.double_quotes == "either" and (listed or last in _COMPARISONS)):
+                value = 2
+
+        if lists and lists[-1].rows and lists[-1].depth == depth and piece.upper() != "ROW":
+            lists.pop()  # the VALUES list is over
+        if value:
+            piece = "?"
+            if value == 1:
+                placeholders = True
+            else:
+                literals = hash((literals, signs, lexeme))
+                if was_string and in_string:
+                    continue  # 'one string' 'in two'
+            if signs:
+                del pieces[-signs:]
+                last = before_signs
+        signs = 0
+        glued = last in _NO_SPACE_AFTER or (piece == "::" and after_operand)
+        pieces.append(piece if glued and not (last == "[" and kind == _WORD and dialect.brackets) else " " + piece)
+        last = piece
+        written = lexeme
+    return _Normalised("".join(pieces).removesuffix("; "), list_size, placeholders, literals)
+
+
+def _is_shape(constant: str, last: str, pieces: list[str]) -> bool:
+    """Whether NULL, TRUE or FALSE belongs to the statement's shape where it stands: `IS NOT TRUE`, `SET NULL`."""
+    if constant == "NULL":
+        return last in _SHAPE_BEFORE_NULL
+    return last == "IS" or (last == "NOT" and pieces[-2:-1] == [" IS"])
+
+
+def _is_name(written: str, dialect: _Dialect) -> bool:
+    return written[0] == '"' and dialect.double_quotes == "either"
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What the fingerprint tells
+
+
+class _Facts(NamedTuple):
+    verb: str
+    tables: tuple[str, ...]
+    control: bool
+    transaction: str
+
+
+_NOTHING: Final = _Facts("", (), control=False, transaction="")
+
+
+def _read(fingerprint: str, dialect: _Dialect) -> _Facts:
+    statements: list[list[str]] = [[]]
+    for lexeme in dialect.tokens(fingerprint):
+        if lexeme == ";":
+            statements.append([])
+        else:
+            statements[-1].append(lexeme)
+    verbs = [_verb(tokens) for tokens in statements]
+    queries = [verb for verb in verbs if verb not in _CONTROL]
+    verb = (queries or verbs)[0]
+    tables = dict.fromkeys(
+        table for tokens, verb in zip(statements, verbs, strict=True) for table in _Tables(tokens, verb).found
+    )
+    transaction = ""
+    if verb not in ("CREATE", "ALTER", "DO"):  # whose text may be a procedure's
+        for tokens, own_verb in zip(statements, verbs, strict=True):
+            transaction = _transaction(tokens, own_verb) or transaction
+    return _Facts(verb, tuple(tables), not queries, transaction)
+
+
+def _verb(tokens: list[str]) -> str:
+    verb = next((lexeme.upper() for lexeme in tokens if lexeme not in ("(", "{", "?", "=")), "")
+    if verb == "WITH":
+        return _after(tokens, _AFTER_WITH)
+    if verb == "SET" and [lexeme.upper() for lexeme in tokens[1:2]] == ["STATEMENT"]:  # MariaDB: SET STATEMENT ... FOR
+        return _verb(tokens[tokens.index("FOR") + 1 :]) if "FOR" in tokens else verb
+    return verb if verb in _VERBS else ""
+
+
+def _after(tokens: list[str], words: frozenset[str]) -> str:
+    """The first of `words` outside of all parentheses."""
+    depth = 0
+    for lexeme in tokens:
+        if lexeme == "(":
+            depth += 1
+        elif lexeme == ")":
+            depth -= 1
+        elif not depth and lexeme in words:
+            return lexeme
+    return ""
+
+
+def _transaction(tokens: list[str], verb: str) -> str:
+    if verb == "ROLLBACK" and "TO" in tokens:
+        return ""  # to a savepoint
+    if verb == "START" and "TRANSACTION" not in tokens:
+        return ""
+    return _TRANSACTIONS.get(verb, "")
+
+
+class _Level:
+    """One level of parentheses, as far as tables are concerned."""
+
+    __slots__ = ("comma", "cte", "query")
+
+    def __init__(self, comma: str = "", *, cte: str = "", query: bool = False) -> None:
+        self.comma = comma  # what a comma leads to: "table", "cte" or ""
+        self.cte = cte  # the name of the CTE this is the body of
+        self.query = query  # FROM means tables here, unlike in EXTRACT(YEAR FROM x)
+
+
+class _Tables:
+    """A walk over the tokens of one statement that collects its tables in `found`."""
+
+    def __init__(self, tokens: list[str], verb: str) -> None:
+        self.found: list[str] = []
+        self._verb = verb
+        self._tokens = tokens
+        self._levels = [_Level(query=verb not in _FROM_OTHER_THINGS)]
+        self._expected = ""  # "table", "new" (it may have a column list), "cte" or ""
+        self._ctes: set[str] = set()
+        self._cte = ""  # named, but its body has not begun
+        self._recursive = False
+        self._target = ""  # of an UPDATE: it may turn out to be an alias
+        if verb not in _CONTROL:
+            self._walk()
+
+    def _walk(self) -> None:
+        tokens = self._tokens
+        index = 0
+        last = ""
+        while index < len(tokens):
+            lexeme = tokens[index]
+            if lexeme == "(":
+                self._open(last)
+            elif lexeme == ")":
+                self._close()
+            elif lexeme == ",":
+                self._expected = self._levels[-1].comma
+            elif self._expected and _names(lexeme) and lexeme.upper() not in _NOT_A_TABLE:
+                index = self._name(index)
+                last = "name"
+                continue
+            elif lexeme in _KEYWORDS and last != ".":
+                self._keyword(lexeme, last, tokens[index + 1] if index + 1 < len(tokens) else "")
+            elif lexeme.upper() not in _MODIFIERS:
+                self._expected = ""
+            last = lexeme
+            index += 1
+
+    def _open(self, last: str) -> None:
+        if self._cte and last in ("AS", "MATERIALIZED"):
+            self._levels.append(_Level(cte=self._cte))
+            if self._recursive:
+                self._ctes.add(self._cte)
+            self._cte = ""
+        elif self._expected == "table":
+            self._levels.append(_Level("table"))  # a join in parentheses, or a subquery: SELECT will tell
+            return
+        else:
+            self._levels.append(_Level())
+        self._expected = ""
+
+    def _close(self) -> None:
+        self._expected = ""
+        if len(self._levels) > 1:
+            level = self._levels.pop()
+            if level.cte:
+                self._ctes.add(level.cte)
+
+    def _name(self, index: int) -> int:
+        """Take the name that begins at `index`; return where it has ended."""
+        tokens = self._tokens
+        parts = [_unquoted(tokens[index])]
+        index += 1
+        while tokens[index : index + 1] == ["."]:
+            if tokens[index + 1 : index + 2] != ["."]:  # SQL Server's database..table
+                parts.append(_unquoted("".join(tokens[index + 1 : index + 2])))
+            index += 2 if tokens[index + 1 : index + 2] != ["."] else 1
+        name = ".".join(parts)
+        expected, self._expected = self._expected, ""
+        if expected == "cte":
+            self._cte = name.lower()
+            return index
+        if name.lower() in self._ctes or (expected == "table" and tokens[index : index + 1] == ["("]):
+            return index
+        self.found.append(name)
+        if self._target:
+            alias = tokens[index + 1 : index + 2] if tokens[index : index + 1] == ["AS"] else tokens[index : index + 1]
+            if self._target == "?":
+                self._target = name
+            elif alias == [self._target] and self._target in self.found:
+                self.found.remove(self._target)
+        return index
+
+    def _keyword(self, keyword: str, last: str, following: str) -> None:  # noqa: C901, PLR0912 - a table of cases
+        level = self._levels[-1]
+        verb = self._verb
+        begins = last in _BEFORE_STATEMENT
+        if self._expected and keyword in _MODIFIERS:
+            self._recursive = self._recursive or keyword == "RECURSIVE"
+            return
+        self._expected = ""
+        if keyword not in ("AS", "NOT", "MATERIALIZED"):
+            self._cte = ""
+        if keyword in _ENDS_TABLES:
+            level.comma = ""
+        if keyword in ("SELECT", "DELETE") and (keyword == "SELECT" or begins):
+            level.query = True
+        elif keyword == "FROM":
+            if (level.query and last != "DISTINCT") or (verb == "SHOW" and last.upper() in _SHOWN_FROM_TABLE):
+                self._expected = level.comma = "table"
+        elif keyword in ("JOIN", "STRAIGHT_JOIN"):
+            self._expected = "table"
+        elif keyword == "USING":
+            if verb in ("DELETE", "MERGE") and following != "(":
+                self._expected = level.comma = "table"
+        elif keyword == "UPDATE":
+            if begins:
+                self._expected = level.comma = "table"
+                self._target = "?"
+        elif keyword in ("INSERT", "REPLACE", "MERGE"):
+            self._expected = "new" if begins else ""
+        elif keyword in ("INTO", "REFERENCES") or (
+            keyword == "ON" and verb == "CREATE" and "INDEX" in self._tokens[:4]
+        ):
+            self._expected = "new"
+        elif keyword == "TABLE" or (keyword in ("COPY", "DESC", "DESCRIBE", "LOCK", "TRUNCATE") and not last):
+            self._expected = "table" if verb in ("DROP", "LOCK", "TRUNCATE") else "new"
+            level.comma = "table" if verb in ("DROP", "LOCK", "TRUNCATE") else ""
+        elif keyword == "WITH" and following != "(" and level.comma != "table":
+            self._expected = level.comma = "cte"
+
+
+def _names(lexeme: str) -> bool:
+    return _KINDS.get(lexeme[0], _WORD) in (_WORD, _DIGIT) or (len(lexeme) > 1 and lexeme[0] in '"`[#')
+
+
+def _unquoted(name: str) -> str:
+    if name[:1] == "[":
+        return name[1:-1].replace("]]", "]")
+    if name[:1] in ('"', "`"):
+        return name[1:-1].replace(name[0] * 2, name[0])
+    return name
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# All of it
+
+
+@lru_cache(maxsize=_CACHED_TEXTS)
+def _cached_facts(fingerprint: str, dialect: _Dialect) -> _Facts:
+    return _read(fingerprint, dialect)
+
+
+def _statement(text: str, system: str | None) -> Statement:
+    if _UNPARSABLE.fullmatch(text):
+        return _opaque(text)
+    for dialect in _DIALECTS.get(system, _UNKNOWN):
+        normalised = _normalise(text, dialect)
+        if normalised is None and "/*" in text:
+            bare = _without_comments(text, dialect)
+            normalised = None if bare is None else _normalise(bare, dialect)
+        if normalised is not None and _is_encodable(normalised.fingerprint):
+            fingerprint, list_size, placeholders, literals = normalised
+            facts = _cached_facts if len(fingerprint) <= _MAX_CACHED_CHARS else _read
+            return Statement(fingerprint, *facts(fingerprint, dialect), list_size, placeholders, literals)
+    return _opaque(f"unparsable:{_hex(text)}")
+
+
+def _opaque(fingerprint: str) -> Statement:
+    return Statement(fingerprint, *_NOTHING, list_size=None, placeholders=False, literals=None)
+
+
+def _is_encodable(text: str) -> bool:
+    """Whether no undecodable byte (as a lone surrogate) is left in it, as there is in a name that is none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+_cached = lru_cache(maxsize=_CACHED_TEXTS)(_statement)
