@@ -41,7 +41,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "analyze",
         help="findings in saved profiles",
-        description="Reads profile JSONL (one profile a line) and tells what is wrong, on which line of the application.",
+        description="Reads profile JSONL (one profile a line) and tells what is wrong, on which line of your code.",
         epilog="Exit code: 0 also with findings; 1 with --fail-on, or when lines could not be read; 2 for a mistake.",
     )
     parser.add_argument("file", metavar="FILE", help=f"profile JSONL, or {STDIN} for standard input")
@@ -101,7 +101,7 @@ class Totals:
         """Whether some finding is at least of this severity."""
         if severity is None:
             return False
-        return any(self.severities[level] for level in SEVERITIES[SEVERITIES.index(severity) :])  # type: ignore[arg-type]
+        return any(self.severities[level] for level in SEVERITIES[SEVERITIES.index(severity) :])
 
     def sentence(self) -> str:
         """The last line of the text."""

@@ -1,0 +1,92 @@
+"""What is wrong in a profile: one file per kind of finding, each a pure function of the record.
+
+A detector is a module (or any object) with `DEFAULT`, its threshold, and `detect(profile, threshold)`, which
+yields findings. Ours are in the table below; others join through the entry point group
+`perf_middleware.detectors`, under the name of the kind they find.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from perf_middleware.detectors import duplicate_query, n_plus_one, slow_query
+from perf_middleware.detectors.repeats import complete
+from perf_middleware.errors import fault
+from perf_middleware.record import SEVERITIES, Finding, Profile
+from perf_middleware.settings import check_names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+
+class Detector(Protocol):
+    """What a detector's file holds."""
+
+    DEFAULT: float
+
+    def detect(self, profile: Profile, threshold: float) -> Iterable[Finding]:
+        """Find; the queries' fingerprints are complete."""
+        ...
+
+
+_OURS: Final[dict[str, Any]] = {
+    "n_plus_one": n_plus_one,
+    "duplicate_query": duplicate_query,
+    "slow_query": slow_query,
+}
+
+ENTRY_POINT_GROUP: Final = "perf_middleware.detectors"
+
+
+def names() -> tuple[str, ...]:
+    """Every kind that can be found, ours first."""
+    return (*_OURS, *(name for name in _entry_points() if name not in _OURS))
+
+
+def analyze(
+    profile: Profile,
+    detectors: Sequence[str] | None = None,
+    thresholds: Mapping[str, float] | None = None,
+) -> list[Finding]:
+    """Everything wrong in a profile, the worst first.
+
+    Its queries are completed in place with their fingerprints where a saved trace has only texts.
+
+    Args:
+        profile: Live or read from a file.
+        detectors: Kinds to look for; None for all.
+        thresholds: By kind, where a detector's default does not fit.
+
+    Raises:
+        OptionError: When a kind does not exist. A detector that fails is counted as our own fault, not raised.
+
+    """
+    chosen = names() if detectors is None else tuple(detectors)
+    check_names("detectors", chosen, names())
+    check_names("thresholds", tuple(thresholds or ()), names())
+    if not chosen:
+        return []
+    complete(profile)
+    findings: list[Finding] = []
+    for name in chosen:
+        try:
+            detector = _detector(name)
+            threshold = (thresholds or {}).get(name, detector.DEFAULT)
+            findings += [finding for finding in detector.detect(profile, threshold) if finding.severity in SEVERITIES]
+        except Exception as error:  # noqa: BLE001 - a third party's detector, or ours, must not harm the request
+            fault(f"detectors.{name}", error)
+    return sorted(findings, key=lambda finding: (-SEVERITIES.index(finding.severity), -finding.wasted_ms))
+
+
+@cache
+def _entry_points() -> dict[str, EntryPoint]:
+    return {entry_point.name: entry_point for entry_point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+@cache
+def _detector(name: str) -> Detector:
+    """Loaded once, when first asked for."""
+    detector: Detector = _OURS[name] if name in _OURS else _entry_points()[name].load()
+    return detector

@@ -1,0 +1,66 @@
+"""duplicate_query: the identical read with identical values, again and again.
+
+The answer was known after the first run. Unlike an N+1 no batch is missing: the caller forgot what it had, often
+because a helper or a property asks each time it is called.
+
+https://docs.djangoproject.com/en/stable/topics/db/optimization/#retrieve-everything-at-once-if-you-know-you-will-need-it
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from perf_middleware.detectors.repeats import Repeat, at, finding_id, repeats, share, table
+from perf_middleware.detectors.severity import severity
+from perf_middleware.record import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from perf_middleware.record import Profile
+
+#: Runs of one statement with one value in one profile.
+DEFAULT: Final = 5
+
+#: With more different values it is a loop over them: `n_plus_one`.
+MAX_VALUES: Final = 2
+
+
+def detect(profile: Profile, threshold: float) -> Iterator[Finding]:
+    """One finding per fingerprint and database."""
+    for repeat in repeats(profile, threshold):
+        if repeat.shape.queue or not _is_duplicate(repeat, threshold):
+            continue
+        yield _finding(profile, repeat, threshold)
+
+
+def _is_duplicate(repeat: Repeat, threshold: float) -> bool:
+    if repeat.unknown and not repeat.shape.selective and not repeat.shape.offset:
+        return True  # only LIMIT takes a value
+    same = max(repeat.values.values(), default=0)
+    return same >= threshold and same > repeat.unknown and len(repeat.values) <= MAX_VALUES
+
+
+def _finding(profile: Profile, repeat: Repeat, threshold: float) -> Finding:
+    # For each value its slowest run stays. Runs of unknown value are taken to have one of those seen.
+    slowest: dict[str | None, float] = {}
+    for query in repeat.runs:
+        slowest[query.params_hash] = max(slowest.get(query.params_hash, 0.0), query.duration_ms)
+    wasted_ms = max(repeat.total_ms - sum(slowest.values()), 0.0)
+    statement, caller, name = repeat.statement, repeat.caller, table(repeat.statement)
+    return Finding(
+        finding_id=finding_id("duplicate_query", statement.fingerprint, caller),
+        kind="duplicate_query",
+        severity=severity(wasted_ms, repeat.count, share(profile, wasted_ms)),
+        confidence="medium" if repeat.unknown else "high",
+        threshold=f"duplicate_query: {repeat.count} >= {threshold:g}",
+        title=f"{repeat.count} times the same {name} query{at(caller)}",
+        fingerprint=statement.fingerprint,
+        tables=list(statement.tables),
+        caller=caller,
+        count=repeat.count,
+        total_ms=repeat.total_ms,
+        wasted_ms=wasted_ms,
+        evidence=repeat.evidence,
+        recommendation=f"Read {name} once and pass the result on: the values are the same each time{at(caller)}.",
+    )

@@ -1,0 +1,222 @@
+"""n_plus_one: the same read once per row of a loop, each time with another value.
+
+Every turn pays a round trip, and the count grows with the data: what takes 20 statements on a laptop takes
+2,000 in production. One statement for all values, or a join, does the same work once.
+
+The whole profile counts, per fingerprint and database: other statements may stand between, turns may overlap,
+and the branches of one loop may sit on several lines. Silent on what looks alike and is not one: paging, bulk
+loads by long IN lists, straight-line code, retries, polling, writes (see docs/findings.md#n_plus_one).
+
+https://docs.djangoproject.com/en/stable/ref/models/querysets/#prefetch-related
+https://docs.sqlalchemy.org/en/20/orm/queryguide/relationships.html
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from statistics import quantiles
+from typing import TYPE_CHECKING, Final
+
+from perf_middleware.detectors.repeats import Repeat, at, finding_id, repeats, share, table
+from perf_middleware.detectors.severity import severity
+from perf_middleware.detectors.shape import conditions, shape
+from perf_middleware.record import Confidence, Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from perf_middleware.record import Profile, Query
+
+#: Runs of one statement in one profile.
+DEFAULT: Final = 5
+
+#: With fewer different values it is the same question again: `duplicate_query`.
+MIN_VALUES: Final = 3
+
+#: From this many values per list (or rows per page) on, a statement is a batch.
+BULK_SIZE: Final = 20
+
+#: A page or range without any equality holds more than one row on average, a range without LIMIT several.
+MIN_PAGE_ROWS: Final = 1.5
+MIN_RANGE_ROWS: Final = 5
+
+#: Runs of unknown values with regular pauses of at least this between them are polling.
+POLL_PAUSE_MS: Final = 5
+POLL_SPREAD: Final = 1.5
+
+#: Texts looked at to tell a constant in the code from a value that varies.
+_SAMPLE: Final = 20
+
+
+def detect(profile: Profile, threshold: float) -> Iterator[Finding]:
+    """One finding per loop, however many lines it spreads over."""
+    for repeat in repeats(profile, threshold):
+        confidence = _confidence(repeat, threshold)
+        asks_by_value = repeat.shape.selective or repeat.shape.offset
+        if confidence is None or not asks_by_value or repeat.shape.queue:
+            continue
+        if _is_straight_line(repeat.runs) or _is_bulk(repeat) or _is_paging(repeat) or _follows_pages(profile, repeat):
+            continue
+        yield _finding(profile, repeat, threshold, confidence)
+
+
+def _confidence(repeat: Repeat, threshold: float) -> Confidence | None:
+    """How sure it is that the values vary; None when they do not, or when it is polling."""
+    if len(repeat.values) >= MIN_VALUES:
+        return "high"
+    if not repeat.unknown:
+        return None
+    if len({query.list_size for query in repeat.runs}) >= MIN_VALUES:
+        return "high"  # lists of different length are different values
+    same = max(repeat.values.values(), default=0)
+    if (same >= threshold and same > repeat.unknown) or _is_polling(repeat):
+        return None
+    return "medium" if repeat.runs else "low"
+
+
+def _is_polling(repeat: Repeat) -> bool:
+    """Nothing between the runs but regular pauses."""
+    if len(repeat.runs) < MIN_VALUES or repeat.evidence[-1] - repeat.evidence[0] != len(repeat.evidence) - 1:
+        return False
+    pauses = [
+        after.start_ms - before.start_ms - before.duration_ms
+        for before, after in zip(repeat.runs, repeat.runs[1:], strict=False)
+    ]
+    return min(pauses) >= POLL_PAUSE_MS and quantiles(pauses, n=4, method="inclusive")[2] <= POLL_SPREAD * min(pauses)
+
+
+def _is_straight_line(runs: list[Query]) -> bool:
+    """Most runs come from lines that ran once each, and no loop among the rest."""
+    callers = Counter(query.caller for query in runs)
+    if None in callers:
+        return False
+    once = sum(count == 1 for count in callers.values())
+    return once >= DEFAULT and len(runs) - once < DEFAULT
+
+
+def _is_bulk(repeat: Repeat) -> bool:
+    """Chunks of a long list: all but the last of one size, or of a good size on average."""
+    if repeat.shape.array:
+        rows = _rows(repeat.runs)
+        return rows is None or sum(rows) >= BULK_SIZE * len(rows)
+    least = max(repeat.shape.alternatives, 1)
+    sizes = [max(query.list_size or 1, least) for query in repeat.runs]
+    if not sizes:
+        return least >= BULK_SIZE
+    return sum(sizes) >= BULK_SIZE * len(sizes) or (sizes[0] >= BULK_SIZE and len(set(sizes[:-1])) == 1)
+
+
+def _is_paging(repeat: Repeat) -> bool:
+    """A table read piece by piece: LIMIT with OFFSET or a keyset, or ranges of keys."""
+    asked = repeat.shape
+    pages = asked.limit and (asked.offset or bool(asked.bounded))
+    if not pages and not asked.bounded:
+        return False
+    rows = _rows(repeat.runs)
+    parents = [column for column in asked.pinned if column not in _constants(repeat.runs)]
+    if parents:
+        return pages and rows is not None and _are_full_pages(rows)
+    if asked.aggregate:
+        return False
+    if rows is None:
+        return True
+    return sum(rows) > (MIN_PAGE_ROWS if pages else MIN_RANGE_ROWS) * len(rows)
+
+
+def _are_full_pages(rows: list[int]) -> bool:
+    """With an equality it is once per parent, unless all pages but the last are full and the last ends them."""
+    size, last = rows[0], rows[-1]
+    return size > 1 and len(set(rows[:-1])) == 1 and (last < size or (last == size and size >= BULK_SIZE))
+
+
+def _rows(runs: list[Query]) -> list[int] | None:
+    rows = [query.rows for query in runs if query.rows is not None]
+    return rows if rows and len(rows) == len(runs) else None
+
+
+def _constants(runs: list[Query]) -> frozenset[str]:
+    """Columns that the code compares with one literal: seen only where the text is kept."""
+    values: dict[str, set[str | None]] = {}
+    for query in runs[:_SAMPLE]:
+        if query.sql is None:
+            return frozenset()
+        for condition in conditions(query.sql):
+            values.setdefault(condition.column, set()).add(condition.value)
+    return frozenset(column for column, seen in values.items() if None not in seen and len(seen) == 1)
+
+
+def _follows_pages(profile: Profile, repeat: Repeat) -> bool:
+    """Short lists, one after each page of another statement: a prefetch per page."""
+    if all((query.list_size or 1) <= 1 for query in repeat.runs):
+        return False
+    for (fingerprint, db), indices in profile.by_fingerprint.items():
+        if fingerprint is None or db != repeat.runs[0].db or abs(len(indices) - len(repeat.evidence)) > 1:
+            continue
+        turns = zip(indices, repeat.evidence, [*indices[1:], len(profile.queries)], strict=False)
+        if all(page < follower < following for page, follower, following in turns) and _is_page_text(fingerprint):
+            return True
+    return False
+
+
+def _is_page_text(fingerprint: str) -> bool:
+    asked = shape(fingerprint)
+    return asked.limit and not asked.pinned and (asked.offset or bool(asked.bounded))
+
+
+def _finding(profile: Profile, repeat: Repeat, threshold: float, confidence: Confidence) -> Finding:
+    # One statement for all values cannot be faster than the slowest of those it replaces: that one stays.
+    wasted_ms = max(repeat.total_ms - repeat.max_ms, 0.0)
+    statement, caller, column = repeat.statement, repeat.caller, _column(repeat)
+    by = f" by {column}" if column else ""
+    return Finding(
+        finding_id=finding_id("n_plus_one", statement.fingerprint, caller),
+        kind="n_plus_one",
+        severity=severity(wasted_ms, repeat.count, share(profile, wasted_ms)),
+        confidence=confidence,
+        threshold=f"n_plus_one: {repeat.count} >= {threshold:g}",
+        title=f"{repeat.count} times {table(statement)}{by}{at(caller)}",
+        fingerprint=statement.fingerprint,
+        tables=list(statement.tables),
+        caller=caller,
+        count=repeat.count,
+        total_ms=repeat.total_ms,
+        wasted_ms=wasted_ms,
+        evidence=repeat.evidence,
+        recommendation=_recommendation(repeat, column),
+    )
+
+
+def _column(repeat: Repeat) -> str | None:
+    """The column whose value most likely varies: a key before others, the last of several."""
+    constants = _constants(repeat.runs)
+    columns = [column for column in repeat.shape.pinned if column not in constants]
+    keys = [column for column in columns if column.lower().endswith("id")]
+    return next(iter(keys[::-1] or columns or sorted(repeat.shape.bounded)), None)
+
+
+def _recommendation(repeat: Repeat, column: str | None) -> str:
+    name = table(repeat.statement)
+    where = f"before the loop{at(repeat.caller)}"
+    if column is None or column not in repeat.shape.pinned:
+        return f"Read all of {name} that the loop needs in one statement {where}, then look up in memory."
+    listed = f"FROM {name} WHERE {column} IN (...)"
+    if _test(repeat, column) == "like":
+        return f"Ask {name} once for all patterns {where}: WHERE {column} LIKE ... OR {column} LIKE ..."
+    if repeat.shape.aggregate:
+        return (
+            f"Aggregate once {where}: SELECT {column}, ... {listed} GROUP BY {column}. "
+            "Django: annotate(); SQLAlchemy: group_by()."
+        )
+    if repeat.shape.sorted and repeat.shape.limit:
+        return (
+            f"Rank once {where}: SELECT ..., ROW_NUMBER() OVER (PARTITION BY {column} ORDER BY ...) {listed}, "
+            "and keep the first rows of each."
+        )
+    return (
+        f"Load all at once {where}: SELECT ... {listed}. "
+        "Django: select_related or prefetch_related; SQLAlchemy: selectinload."
+    )
+
+
+def _test(repeat: Repeat, column: str) -> str:
+    return next(condition.test for condition in repeat.shape.conditions if condition.column == column)
