@@ -37,6 +37,7 @@ MAY_IMPORT = {
     "web": (*STORED, "evidence"),
     "cli": ("", *PUBLIC, "evidence", "web"),
     "pytest_plugin": ("", *PUBLIC, "evidence"),
+    "__main__": ("cli",),
     "": (*WAIST, "collector", "detectors", "block"),
 }
 

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import urlsplit
 
+from perf_middleware import collector
 from perf_middleware.errors import PerfMiddlewareError
 from perf_middleware.stores import DEFAULT_FILE_URL
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
-    from types import FrameType
 
     from perf_middleware.record import Finding, Profile
     from perf_middleware.settings import Options
@@ -66,21 +66,11 @@ def run(args: argparse.Namespace) -> int:
         OptionError: When the store's URL is not accepted.
 
     """
-    app = find_app(args.app)
-    kind = interface_of(app, args.app)
-    store = args.store or os.environ.get("PERF_MIDDLEWARE_STORE") or DEFAULT_FILE_URL
-    if store == DEFAULT_FILE_URL:
-        make_folder(Path(_shown(store)).parent)
-    options: Options = {"store": store, "headers": "full", "log": not args.dev}
-    if args.dev:
-        options["sinks"] = [Announcer()]
-    serve = _serve_wsgi if kind == "WSGI" else _serve_asgi
-    with listen(args.host, args.port) as listener:
-        host, port = f"[{args.host}]" if ":" in args.host else args.host, listener.getsockname()[1]
-        greeting = f"Serving {args.app} ({kind}) on http://{host}:{port}\nStats are kept in {_shown(store)}"
-        signal.signal(signal.SIGTERM, _interrupt)
-        with suppress(KeyboardInterrupt):
-            serve(app, listener, options, greeting)
+    collector.install()  # before their imports, so that what connects while being imported is seen too
+    try:
+        _run(args)
+    finally:
+        collector.uninstall()
     return 0
 
 
@@ -178,6 +168,24 @@ class Announcer:
         self._console.print(Text(f"  {finding.recommendation}"))
 
 
+def _run(args: argparse.Namespace) -> None:
+    app = find_app(args.app)
+    kind = interface_of(app, args.app)
+    serve = _serve_wsgi if kind == "WSGI" else _serve_asgi
+    store = args.store or os.environ.get("PERF_MIDDLEWARE_STORE") or DEFAULT_FILE_URL
+    if store == DEFAULT_FILE_URL:
+        make_folder(Path(_shown(store)).parent)
+    options: Options = {"store": store, "headers": "full", "log": not args.dev}
+    if args.dev:
+        options["sinks"] = [Announcer()]
+    with listen(args.host, args.port) as listener:
+        host, port = f"[{args.host}]" if ":" in args.host else args.host, listener.getsockname()[1]
+        greeting = f"Serving {args.app} ({kind}) on http://{host}:{port}\nStats are kept in {_shown(store)}"
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        with suppress(KeyboardInterrupt):
+            serve(app, listener, options, greeting)
+
+
 def _serve_wsgi(app: Any, listener: socket.socket, options: Options, greeting: str) -> None:
     from werkzeug.serving import make_server  # noqa: PLC0415 - an extra
 
@@ -237,7 +245,3 @@ def _shown(store: str) -> str:
     if url.scheme == "sqlite":
         return store.removeprefix("sqlite:///")
     return f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

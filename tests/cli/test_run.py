@@ -20,11 +20,12 @@ WSGI_SHOP = """
 import sqlite3
 
 database = sqlite3.connect(":memory:", check_same_thread=False)
+database.execute("CREATE TABLE settings (id INTEGER PRIMARY KEY)")
 
 def app(environ, start_response):
     if environ["PATH_INFO"] == "/settings":
         for number in range(20):
-            database.execute("SELECT ?", (number,)).fetchall()
+            database.cursor().execute("SELECT * FROM settings WHERE id = ?", (number,)).fetchall()
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [b"hello from WSGI"]
 """
@@ -49,20 +50,21 @@ def shop(tmp_path, monkeypatch):
 
 
 @contextmanager
-def serving(*arguments, program=("-m", "perf_middleware", "run")):
-    """The verb in a process of its own, as (process, URL)."""
-    command = [sys.executable, *program, *arguments, "--port", "0"]
+def serving(*arguments):
+    """The verb in a process of its own, as (process, URL, the line that says where the stats are kept)."""
+    command = [sys.executable, "-m", "perf_middleware", "run", *arguments, "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             greeting = process.stdout.readline()
             assert greeting.startswith("Serving"), greeting + process.stderr.read()
-            yield process, greeting.split()[-1]
+            yield process, greeting.split()[-1], process.stdout.readline()
         finally:
             process.kill()
 
 
 def get(url):
-    with urllib.request.urlopen(url, timeout=20) as response:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with direct.open(url, timeout=20) as response:
         return response.headers, response.read()
 
 
@@ -251,28 +253,28 @@ class TestServing:
         self, shop, tmp_path, source, kind, signal_number
     ):
         shop(source)
-        with serving("shop:app") as (process, url):
+        with serving("shop:app") as (process, url, kept):
             headers, body = get(url)
             process.send_signal(signal_number)
-            printed, errors = process.communicate(timeout=30)
+            _, errors = process.communicate(timeout=30)
             assert process.returncode == 0, errors
         assert body == f"hello from {kind}".encode()
         assert headers["X-Perf-Queries"] == "0"
-        assert printed == "Stats are kept in .perf-middleware/stats.sqlite3\n"
+        assert kept == "Stats are kept in .perf-middleware/stats.sqlite3\n"
         assert '"perf.request"' in errors
         assert (tmp_path / ".perf-middleware" / "stats.sqlite3").stat().st_size > 0
 
     def test_dev_prints_a_new_finding_once_with_its_line(self, shop, tmp_path):
         shop(WSGI_SHOP)
-        with serving("shop:app", "--dev") as (process, url):
+        with serving("shop:app", "--dev") as (process, url, _):
             for _ in range(3):
                 headers, _ = get(f"{url}/settings")
             process.terminate()
             printed, errors = process.communicate(timeout=30)
         assert "n_plus_one" in headers["X-Perf-Findings"]
-        assert printed.count("shop.py:9 in app") == 1, errors
+        assert printed.count("shop.py:10 in app") == 1, errors
 
     def test_the_password_of_a_store_is_not_printed(self, shop):
         shop(WSGI_SHOP)
-        with serving("shop:app", "--store", "redis://me:secret@127.0.0.1:1/0") as (process, _):
-            assert "redis://127.0.0.1:1/0" in process.stdout.readline()
+        with serving("shop:app", "--store", "redis://me:secret@127.0.0.1:1/0") as (_, _, kept):
+            assert kept == "Stats are kept in redis://127.0.0.1:1/0\n"

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -77,7 +78,7 @@ def mariadb(*, general_log: bool = False) -> Iterator[MariaDB]:
 
     """
     install, daemon = _program("mariadb-install-db"), _program("mariadbd")
-    with _folder() as folder:
+    with temporary_folder() as folder:
         options = [
             f"--datadir={folder / 'data'}",
             f"--tmpdir={folder}",  # a starting MariaDB empties it of others' tables
@@ -108,7 +109,7 @@ def mariadb(*, general_log: bool = False) -> Iterator[MariaDB]:
                 *(f"--general-log-file={log}", f"--general-log={int(general_log)}"),
             ]
 
-        with _listening("MariaDB", command, lambda: _answers(path, b""), folder) as port:
+        with listening("MariaDB", command, ready=lambda _: _answers(path, b""), output=folder / "output") as port:
             yield MariaDB(HOST, port, "perf", password, "perf", str(path), log)
 
 
@@ -121,7 +122,7 @@ def valkey() -> Iterator[str]:
         ServerError: When it does not start.
 
     """
-    with _folder() as folder:
+    with temporary_folder() as folder:
         program, path = _valkey_program(), folder / "socket"
 
         def command(port: int) -> list[str]:
@@ -130,25 +131,27 @@ def valkey() -> Iterator[str]:
                 *("--dir", str(folder), "--save", "", "--appendonly", "no", "--daemonize", "no"),
             ]
 
-        with _listening("Valkey", command, lambda: _answers(path, b"PING\r\n"), folder) as port:
+        with listening(
+            "Valkey", command, ready=lambda _: _answers(path, b"PING\r\n"), output=folder / "output"
+        ) as port:
             yield f"redis://{HOST}:{port}/0"
 
 
 @contextmanager
-def process(
+def listening(
     name: str,
-    command: Sequence[str],
+    command: Callable[[int], Sequence[str]],
     *,
-    ready: Callable[[], bool],
+    ready: Callable[[int], bool],
     output: Path,
     env: Mapping[str, str] | None = None,
 ) -> Iterator[int]:
-    """Run a server until the block ends, and give its process id once `ready` says it answers.
+    """Run a server on a free port until the block ends, and give the port once `ready` says that it answers.
 
     Args:
         name: For messages.
-        command: The program and its arguments.
-        ready: Asked again and again until it says yes, for at most 30 seconds.
+        command: The program and its arguments, for a port.
+        ready: Asked with the port, again and again until it says yes, for at most 30 seconds.
         output: File that receives what the program prints; its end is quoted when it does not start.
         env: The whole environment of the program; the current one when None.
 
@@ -156,23 +159,20 @@ def process(
         ServerError: When the program ends, or is not ready in time.
 
     """
-    with output.open("ab") as printed:
-        server = subprocess.Popen(  # noqa: S603 - our own list of arguments
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=printed,
-            stderr=subprocess.STDOUT,
-            env=env,
-            start_new_session=True,
-        )
-    try:
-        _wait(name, server, ready, output)
-        yield server.pid
-    finally:
-        _end(server)
+    with ExitStack() as running:
+        for attempts_left in reversed(range(ATTEMPTS)):
+            port = _free_port()
+            try:
+                running.enter_context(_process(name, command(port), partial(ready, port), output, env))
+            except ServerError:
+                if not attempts_left:
+                    raise
+            else:
+                break
+        yield port
 
 
-def free_port() -> int:
+def _free_port() -> int:
     """A TCP port of the loopback address that nobody listens on at this moment."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
@@ -180,20 +180,18 @@ def free_port() -> int:
 
 
 @contextmanager
-def _listening(
-    name: str, command: Callable[[int], list[str]], ready: Callable[[], bool], folder: Path
-) -> Iterator[int]:
-    with ExitStack() as running:
-        for attempts_left in reversed(range(ATTEMPTS)):
-            port = free_port()
-            try:
-                running.enter_context(process(name, command(port), ready=ready, output=folder / "output"))
-            except ServerError:
-                if not attempts_left:
-                    raise
-            else:
-                break
-        yield port
+def _process(
+    name: str, command: Sequence[str], ready: Callable[[], bool], output: Path, env: Mapping[str, str] | None
+) -> Iterator[None]:
+    with output.open("ab") as printed:
+        server = subprocess.Popen(  # noqa: S603 - our own list of arguments
+            command, stdin=subprocess.DEVNULL, stdout=printed, stderr=subprocess.STDOUT, env=env, start_new_session=True
+        )
+    try:
+        _wait(name, server, ready, output)
+        yield
+    finally:
+        _end(server)
 
 
 def _wait(name: str, server: subprocess.Popen[bytes], ready: Callable[[], bool], output: Path) -> None:
@@ -252,7 +250,8 @@ def _answers(path: Path, hello: bytes) -> bool:
 
 
 @contextmanager
-def _folder() -> Iterator[Path]:
+def temporary_folder() -> Iterator[Path]:
+    """A folder that goes when the block ends; what a killed server left half-written goes too."""
     with tempfile.TemporaryDirectory(prefix="perf-", ignore_cleanup_errors=True) as name:
         yield Path(name)
 
