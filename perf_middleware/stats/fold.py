@@ -65,12 +65,12 @@ class Fold:
         if ten_s * _FINEST_S // DAY_S != self._sent_day:
             self._sent_day = ten_s * _FINEST_S // DAY_S
             self._sent.clear()
+        duration_us, db_us = _us(delta.duration_ms), _us(delta.db_ms)
         route, row = self._row((ten_s, ROUTE), route_key(delta.kind, delta.name))
-        duration_us = _us(delta.duration_ms)
         row.add(
             duration_us=duration_us,
             max_us=duration_us,
-            db_us=_us(delta.db_ms),
+            db_us=db_us,
             queries=delta.query_count,
             wire=sum(group.wire for group in delta.groups.values()),
             errors=delta.failed,
@@ -105,11 +105,11 @@ class Fold:
     def _add_query(self, ten_s: int, route: str, fingerprint: str, group: QueryGroup) -> None:
         text = f"{group.system or ''}\0{fingerprint[:MAX_TEXT_CHARS]}"
         query_id = _text_id(text)
+        total_us, max_us = _us(group.total_ms), _us(group.max_ms)
         name, row = self._row((ten_s, QUERY), query_key(query_id, route))
-        total_us = _us(group.total_ms)
         row.add(
             duration_us=total_us,
-            max_us=_us(group.max_ms),
+            max_us=max_us,
             db_us=total_us,
             queries=group.count,
             wire=group.wire,
@@ -121,12 +121,12 @@ class Fold:
                 self._tell(ten_s, caller_text_key(name), group.caller[:MAX_TEXT_CHARS])
 
     def _add_finding(self, ten_s: int, route: str, finding: Finding) -> None:
+        total_us, wasted_us = _us(finding.total_ms), _us(finding.wasted_ms)
         name, row = self._row((ten_s, FINDING), finding_key(finding, route))
-        total_us = _us(finding.total_ms)
         row.add(
             duration_us=total_us,
             max_us=total_us,
-            db_us=_us(finding.wasted_ms),
+            db_us=wasted_us,
             queries=finding.count,
             wire=0,
             errors=0,

@@ -6,8 +6,7 @@ in UTC. Everything a store keeps is a window with an end, so everything expires.
 
 from __future__ import annotations
 
-import time
-from calendar import timegm
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -76,8 +75,8 @@ def number_at(tier: str, second: float) -> int:
     """Number of the tier's window that holds this unix time."""
     if tier in TIER_S:
         return int(second // TIER_S[tier])
-    utc = time.gmtime(second)
-    return utc.tm_year if tier == "1y" else utc.tm_year * 12 + utc.tm_mon - 1
+    utc = datetime.fromtimestamp(second, UTC)
+    return utc.year if tier == "1y" else utc.year * 12 + utc.month - 1
 
 
 def windows_at(kind: str, second: float) -> list[Window]:
@@ -128,4 +127,4 @@ def _start_s(tier: str, number: int) -> int:
     if tier in TIER_S:
         return number * TIER_S[tier]
     year, month = (number, 0) if tier == "1y" else divmod(number, 12)
-    return timegm((year, month + 1, 1, 0, 0, 0))
+    return int(datetime(year, month + 1, 1, tzinfo=UTC).timestamp())

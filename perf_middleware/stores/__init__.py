@@ -7,7 +7,6 @@ A store is found by the scheme of its URL, in the table here or among the entry 
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Final, Protocol
 
 from perf_middleware.errors import OptionError, StoreError
@@ -100,6 +99,8 @@ def open_store(url: str, *, prefix: str = "pm1") -> Store:
     if scheme in SCHEMES:
         opener = import_module(SCHEMES[scheme]).open
     else:
+        from importlib.metadata import entry_points  # noqa: PLC0415 - takes 20 ms, and only a third party's store needs it
+
         found = entry_points(group="perf_middleware.stores", name=scheme)
         if not found:
             raise OptionError(f"store: no store has the scheme {scheme[:20]!r}; accepted: {ACCEPTED}")

@@ -34,22 +34,21 @@ SOCKET_TIMEOUT_S: Final = 1.0
 
 _OUTCOMES: Final = {1: "applied", 0: "duplicate", -1: "gap"}
 
-#: First word of the error replies that pass by themselves.
-_PASSING: Final = (
-    "BUSY",
-    "LOADING",
-    "READONLY",
-    "OOM",
-    "MOVED",
-    "ASK",
-    "CLUSTERDOWN",
-    "TRYAGAIN",
-    "MASTERDOWN",
-    "NOREPLICAS",
-    "MISCONF",
-    "NOAUTH",
-    "NOPERM",
+#: Refusals that pass by themselves or once someone mends the server: by class, where redis-py has one (not every
+#: version has all, so by name), else by the first word of the reply.
+_PASSING_CLASSES: Final = frozenset(
+    {
+        "AskError",
+        "ClusterDownError",
+        "MasterDownError",
+        "MovedError",
+        "NoPermissionError",
+        "OutOfMemoryError",
+        "ReadOnlyError",
+        "TryAgainError",
+    }
 )
+_PASSING_WORDS: Final = ("BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOPERM", "NOREPLICAS", "OOM")
 
 
 class RedisStore:
@@ -151,9 +150,9 @@ class RedisStore:
                 self._client = _connect(redis, self._url)
             yield self._client
         except redis.exceptions.ResponseError as error:
-            if str(error).startswith(_PASSING):
-                raise StoreUnavailable(f"Redis refuses for now: {_first_word(error)}") from error
-            raise StoreError(f"Redis refuses: {_first_word(error)}") from error
+            if type(error).__name__ in _PASSING_CLASSES or str(error).startswith(_PASSING_WORDS):
+                raise StoreUnavailable(f"Redis refuses for now: {type(error).__name__}") from error
+            raise StoreError(f"Redis refuses: {type(error).__name__}") from error
         except redis.exceptions.RedisError as error:
             raise StoreUnavailable(f"Redis cannot be reached: {type(error).__name__}") from error
         except OSError as error:
@@ -189,10 +188,9 @@ def _connect(redis: Any, url: str) -> Any:
         options = {"socket_timeout": SOCKET_TIMEOUT_S, "retry": Retry(NoBackoff(), 0)}
         if not url.startswith("unix"):
             options["socket_connect_timeout"] = SOCKET_TIMEOUT_S
-        return redis.Redis.from_url(url, **options)
+        client = redis.Redis.from_url(url, **options)
+        pool = client.connection_pool
+        pool.connection_class(**pool.connection_kwargs)  # the URL's own options are looked at only here
     except (ValueError, TypeError) as error:
-        raise StoreError(f"Redis client refuses the URL: {type(error).__name__}") from error
-
-
-def _first_word(error: Exception) -> str:
-    return str(error).split(" ", 1)[0][:40]
+        raise StoreError(f"the Redis client refuses an option in the URL: {type(error).__name__}") from error
+    return client
