@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 #: The verbs, in the order of `--help`; each is the file of that name beside this one.
-VERBS: Final = ("run", "analyze", "report")
+VERBS: Final = ("run", "demo", "analyze", "report")
 
 #: Which extra brings a library that a verb imports.
 EXTRAS: Final = {
