@@ -163,7 +163,7 @@ class Announcer:
         style = {"low": "cyan", "medium": "yellow"}.get(finding.severity, "bold red")
         head = Text.assemble((f"{finding.kind} ({finding.severity})", style), f" {finding.title} [{profile.name}]")
         self._console.print(head)
-        if finding.caller:
+        if finding.caller and finding.caller not in finding.title:
             self._console.print(Text(f"  {finding.caller}", "bold"))
         self._console.print(Text(f"  {finding.recommendation}"))
 

@@ -272,7 +272,8 @@ class TestServing:
             process.terminate()
             printed, errors = process.communicate(timeout=30)
         assert "n_plus_one" in headers["X-Perf-Findings"]
-        assert printed.count("shop.py:10 in app") == 1, errors
+        assert printed.count("n_plus_one (") == 1, errors
+        assert "settings by id at shop.py:10 in app" in printed
 
     def test_the_password_of_a_store_is_not_printed(self, shop):
         shop(WSGI_SHOP)

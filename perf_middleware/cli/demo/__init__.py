@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 SHOP: Final = Path(__file__).with_name("shop.py")
 FRONTS: Final = "perf_middleware.cli.demo"
+REPORT: Final = ("perf_middleware", "report", "--store")
 
 #: How often each page is visited on each of the two fronts.
 VISITS: Final = {"/orders": 60, "/orders/fixed": 60, "/basket": 40, "/products/7": 60, "/turnover": 3}
@@ -103,7 +104,8 @@ def _open_shop(console: Console, open_servers: ExitStack) -> Shop:
     ours = {name: value for name, value in os.environ.items() if not name.startswith("PERF_MIDDLEWARE_")}
     settings = {"PERF_MIDDLEWARE_STORE": store, "PERF_MIDDLEWARE_FLUSH_INTERVAL_S": str(FLUSH_INTERVAL_S)}
     shop = Shop({**ours, **settings, "SHOP_DATABASE": database}, store, folder)
-    subprocess.run([sys.executable, "-m", f"{FRONTS}.shop"], env=shop.environment, check=True)  # noqa: S603 - ourselves
+    if _python(shop, f"{FRONTS}.shop").returncode:
+        raise servers.ServerError(f"the demo's shop could not be filled: {name} refused")
     gunicorn = ("gunicorn", "--workers=2", "--threads=4", "--graceful-timeout=5", f"{FRONTS}.shop_flask:app")
     uvicorn = ("uvicorn", "--log-level=warning", f"{FRONTS}.shop_starlette:app")
     _open_front(open_servers, shop, *gunicorn, "--bind={host}:{port}")
@@ -189,15 +191,14 @@ def _show_request(console: Console, shop: Shop) -> None:
 def _show_report(console: Console, shop: Shop) -> None:
     _title(console, "The report adds up all processes", "perf-middleware report --store redis://...")
     sys.stdout.flush()
-    _report(shop)
+    _python(shop, *REPORT, shop.store)
 
 
-def _report(shop: Shop, *arguments: str, capture: bool = False) -> str | None:
-    """Run the verb in a process of its own, which knows nothing but the store."""
-    command = [sys.executable, "-m", "perf_middleware", "report", "--store", shop.store, *arguments]
+def _python(shop: Shop, *module: str, capture: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run one of our modules in a process of its own."""
+    command = [sys.executable, "-m", *module]
     output = subprocess.PIPE if capture else None
-    done = subprocess.run(command, env=shop.environment, check=True, stdout=output, text=True)  # noqa: S603 - ourselves
-    return done.stdout
+    return subprocess.run(command, env=shop.environment, check=False, stdout=output, text=True)  # noqa: S603 - ourselves
 
 
 def _show_n_plus_one(console: Console, stats: WindowStats) -> bool:
@@ -243,7 +244,11 @@ def is_at(finding: FindingStats, first: int, last: int) -> bool:
 
 def _show_totals(console: Console, shop: Shop, stats: WindowStats) -> bool:
     _title(console, "Everyone's totals", "perf-middleware report --format json, in a second process")
-    second = json.loads(_report(shop, "--format", "json", capture=True) or "{}")
+    report = _python(shop, *REPORT, shop.store, "--format", "json", capture=True)
+    if report.returncode:
+        console.print("FAILED: the second reader could not read", style="bold red")
+        return False
+    second = json.loads(report.stdout)
     totals = {
         "visitors sent, and headers told": (len(shop.answers), sum(answer.queries for answer in shop.answers)),
         "this reader": (stats.n, stats.queries),
