@@ -11,9 +11,9 @@ import os
 import re
 import sys
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, BinaryIO, Final, TextIO
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import msgspec
 
@@ -25,9 +25,9 @@ from perf_middleware.record import SEVERITIES, Finding, Profile, read_jsonl
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from rich.console import Console
-    from rich.text import Text
 
 STDIN: Final = "-"
 COLOURS: Final = {"low": "cyan", "medium": "yellow", "high": "red", "critical": "bold white on red"}
@@ -122,7 +122,7 @@ class _TextWriter:
     def write(self, profile: Profile, findings: list[Finding]) -> None:
         if not findings:
             return
-        from rich.padding import Padding  # noqa: PLC0415
+        from rich.table import Table  # noqa: PLC0415
         from rich.text import Text  # noqa: PLC0415
 
         count = max(profile.query_count, len(profile.queries))
@@ -131,37 +131,29 @@ class _TextWriter:
         if profile.id and profile.name:
             head.append(f"  {_printable(profile.id)}", style="not bold dim")
         self._console.print(head)
+        grid = Table.grid(padding=(0, 1, 0, 0))
         for finding in findings:
-            self._console.print(Padding(_headline(finding, Text), (0, 0, 0, 2)))
-            for line in (finding.recommendation, f"{finding.fingerprint}"):
-                style = "dim" if line == finding.fingerprint else ""
-                self._console.print(Padding(Text(_printable(line), style=style), (0, 0, 0, 11)))
+            told = Text(f"{finding.kind}: ", style="bold")
+            told.append(_printable(finding.title), style="not bold")
+            told.append(
+                f"\n{finding.total_ms:.1f} ms in all, up to {finding.wasted_ms:.1f} ms to save", style="not bold"
+            )
+            told.append(f"\n{_printable(finding.recommendation)}", style="not bold")
+            told.append(f"\n{_printable(finding.fingerprint)}", style="not bold dim")
+            grid.add_row("", Text(f"{finding.severity:<8}", style=COLOURS[finding.severity]), told)
+        self._console.print(grid)
         self._console.print()
-
-
-def _headline(finding: Finding, text: type[Text]) -> Text:
-    line = text()
-    line.append(f"{finding.severity:<8}", style=COLOURS.get(finding.severity, ""))
-    line.append(f" {finding.kind}: ", style="bold")
-    line.append(_printable(finding.title))
-    line.append(f"  {finding.total_ms:.1f} ms in all, up to {finding.wasted_ms:.1f} ms to save", style="dim")
-    return line
 
 
 def _write_json(profile: Profile, findings: list[Finding]) -> None:
     sys.stdout.write(msgspec.json.encode({"id": profile.id, "findings": findings}).decode() + "\n")
 
 
-@contextmanager
-def _opened(path: str) -> Iterator[BinaryIO]:
+def _opened(path: str) -> AbstractContextManager[BinaryIO]:
     if path == STDIN:
-        yield sys.stdin.buffer
-        return
+        return nullcontext(sys.stdin.buffer)
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - a path is all we have
-            yield file
-    except BrokenPipeError:
-        raise
+        return open(path, "rb")  # noqa: PTH123 - the caller's `with` closes it
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise OptionError(f"cannot read {path}: {reason}; give a file of profile JSONL, or {STDIN} for stdin") from None
@@ -173,7 +165,7 @@ def _progress(file: BinaryIO, console: Console | None) -> Iterator[Iterator[byte
 
     A bar and the text may share one terminal only through one console; JSON on that terminal leaves no room.
     """
-    size = os.fstat(file.fileno()).st_size if file.seekable() else 0
+    size = _size(file)
     shared = sys.stdout.isatty()
     if size < PROGRESS_MIN_BYTES or not sys.stderr.isatty() or (shared and console is None):
         yield iter(file)
@@ -196,9 +188,18 @@ def _progress(file: BinaryIO, console: Console | None) -> Iterator[Iterator[byte
         yield lines()
 
 
+def _size(file: BinaryIO) -> int:
+    """Bytes from here to the end; 0 for a pipe."""
+    if not file.seekable():
+        return 0
+    here = file.tell()
+    size = file.seek(0, os.SEEK_END) - here
+    file.seek(here)
+    return size
+
+
 def _warn(message: str) -> None:
-    stream: TextIO = sys.stderr
-    stream.write(_printable(message) + "\n")
+    print(_printable(message), file=sys.stderr)  # noqa: T201 - stderr is the interface here
 
 
 def _place(path: str) -> str:

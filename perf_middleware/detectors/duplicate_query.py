@@ -46,7 +46,7 @@ def _finding(profile: Profile, repeat: Repeat, threshold: float) -> Finding:
     slowest: dict[str | None, float] = {}
     for query in repeat.runs:
         slowest[query.params_hash] = max(slowest.get(query.params_hash, 0.0), query.duration_ms)
-    wasted_ms = max(repeat.total_ms - sum(slowest.values()), 0.0)
+    wasted_ms = max(repeat.wall_ms - sum(slowest.values()), 0.0)
     statement, caller, name = repeat.statement, repeat.caller, table(repeat.statement)
     return Finding(
         finding_id=finding_id("duplicate_query", statement.fingerprint, caller),

@@ -165,7 +165,7 @@ def _is_page_text(fingerprint: str) -> bool:
 
 def _finding(profile: Profile, repeat: Repeat, threshold: float, confidence: Confidence) -> Finding:
     # One statement for all values cannot be faster than the slowest of those it replaces: that one stays.
-    wasted_ms = max(repeat.total_ms - repeat.max_ms, 0.0)
+    wasted_ms = max(repeat.wall_ms - repeat.max_ms, 0.0)
     statement, caller, column = repeat.statement, repeat.caller, _column(repeat)
     by = f" by {column}" if column else ""
     return Finding(
@@ -199,7 +199,8 @@ def _recommendation(repeat: Repeat, column: str | None) -> str:
     where = f"before the loop{at(repeat.caller)}"
     if column is None or column not in repeat.shape.pinned:
         return f"Read all of {name} that the loop needs in one statement {where}, then look up in memory."
-    listed = f"FROM {name} WHERE {column} IN (...)"
+    joined = " ..." if len(repeat.statement.tables) > 1 else ""
+    listed = f"FROM {name}{joined} WHERE {column} IN (...)"
     if _test(repeat, column) == "like":
         return f"Ask {name} once for all patterns {where}: WHERE {column} LIKE ... OR {column} LIKE ..."
     if repeat.shape.aggregate:

@@ -7,6 +7,7 @@ after a failure is not counted, and statements that are no question about data n
 
 from __future__ import annotations
 
+import math
 import re
 from bisect import bisect
 from collections import Counter
@@ -63,6 +64,7 @@ class Repeat:
         runs: Those rows.
         count: Runs, with those folded into counters.
         total_ms: Their summed duration, likewise.
+        wall_ms: Time with at least one of them running: below `total_ms` where they overlap.
         max_ms: The longest.
         values: How often each value (a token, see `complete`) was asked for, where known.
         unknown: Runs whose values are not known, folded ones among them.
@@ -75,6 +77,7 @@ class Repeat:
     runs: list[Query]
     count: int
     total_ms: float
+    wall_ms: float
     max_ms: float
     values: Counter[str]
     unknown: int
@@ -157,9 +160,20 @@ def finding_id(kind: str, fingerprint: str, caller: str | None) -> str:
 def share(profile: Profile, time_ms: float) -> float:
     """How much of the profile's duration that is; before its end is known, of the time until its last query's end."""
     duration_ms = profile.duration_ms
-    if duration_ms <= 0:
-        duration_ms = max((query.start_ms + query.duration_ms for query in profile.queries), default=0.0)
+    if duration_ms <= 0 and profile.queries:
+        duration_ms = profile.queries[-1].start_ms + profile.queries[-1].duration_ms
     return time_ms / duration_ms if duration_ms > 0 else 0.0
+
+
+def wall_ms(runs: list[Query]) -> float:
+    """Time with at least one of them running: the union of their intervals."""
+    covered_until_ms, union_ms = -math.inf, 0.0
+    for start_ms, duration_ms in sorted((query.start_ms, query.duration_ms) for query in runs):
+        end_ms = start_ms + duration_ms
+        if end_ms > covered_until_ms:
+            union_ms += min(duration_ms, end_ms - covered_until_ms)
+            covered_until_ms = end_ms
+    return union_ms
 
 
 def most_common_caller(runs: list[Query]) -> str | None:
@@ -185,6 +199,7 @@ def _repeat(profile: Profile, statement: Statement, evidence: list[int], beyond:
     if unknown and "?" not in statement.fingerprint:  # a text without any value has one: itself
         values[""] += unknown
         unknown = 0
+    beyond_ms = beyond.duration_ms if beyond else 0.0
     beyond_count = max(beyond.count - beyond.errors, 0) if beyond else 0
     return Repeat(
         statement=statement,
@@ -192,7 +207,8 @@ def _repeat(profile: Profile, statement: Statement, evidence: list[int], beyond:
         evidence=evidence,
         runs=runs,
         count=len(runs) + beyond_count,
-        total_ms=sum(query.duration_ms for query in runs) + (beyond.duration_ms if beyond else 0.0),
+        total_ms=sum(query.duration_ms for query in runs) + beyond_ms,
+        wall_ms=wall_ms(runs) + beyond_ms,
         max_ms=max([query.duration_ms for query in runs] + ([beyond.max_ms] if beyond else []), default=0.0),
         values=values,
         unknown=unknown + beyond_count,

@@ -11,7 +11,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from perf_middleware.detectors.repeats import at, finding_id, folded_counters, is_work, most_common_caller, share, table
+from perf_middleware.detectors.repeats import (
+    at,
+    finding_id,
+    folded_counters,
+    is_work,
+    most_common_caller,
+    share,
+    table,
+    wall_ms,
+)
 from perf_middleware.detectors.severity import severity
 from perf_middleware.detectors.shape import shape
 from perf_middleware.record import Finding
@@ -20,7 +29,7 @@ from perf_middleware.sql import Statement, parse
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from perf_middleware.record import Profile
+    from perf_middleware.record import Folded, Profile
 
 #: Milliseconds in one run.
 DEFAULT: Final = 500.0
@@ -32,45 +41,50 @@ def detect(profile: Profile, threshold: float) -> Iterator[Finding]:
     groups = profile.by_fingerprint
     for key in dict.fromkeys((*groups, *folded)):
         evidence = [index for index in groups.get(key, ()) if profile.queries[index].duration_ms >= threshold]
-        durations = [profile.queries[index].duration_ms for index in evidence]
         beyond = folded.get(key)
-        if beyond and beyond.max_ms >= threshold:
-            durations.append(beyond.max_ms)  # of the folded runs only the longest is known
-        if not durations or key[0] is None:
+        if beyond and beyond.max_ms < threshold:
+            beyond = None
+        if key[0] is None or not (evidence or beyond):
             continue
-        statement = parse(
-            key[0], profile.queries[evidence[0]].system if evidence else beyond.system if beyond else None
-        )
+        system = profile.queries[evidence[0]].system if evidence else beyond.system if beyond else None
+        statement = parse(key[0], system)
         if is_work(statement):
-            yield _finding(profile, statement, evidence, durations, threshold)
+            yield _finding(profile, statement, evidence, beyond, threshold)
 
 
 def _finding(
-    profile: Profile, statement: Statement, evidence: list[int], durations: list[float], threshold: float
+    profile: Profile, statement: Statement, evidence: list[int], beyond: Folded | None, threshold: float
 ) -> Finding:
-    total_ms, longest_ms = sum(durations), max(durations)
-    caller = most_common_caller([profile.queries[index] for index in evidence])
-    times = f"{len(durations)} times, up to " if len(durations) > 1 else ""
+    runs = [profile.queries[index] for index in evidence]
+    beyond_ms = beyond.max_ms if beyond else 0.0  # of the runs that were not kept, only the longest is known
+    longest_ms = max(beyond_ms, *(query.duration_ms for query in runs)) if runs else beyond_ms
+    count = len(runs) + (beyond is not None)
+    wasted_ms = wall_ms(runs) + beyond_ms
+    caller, name = most_common_caller(runs), table(statement)
+    times = f"{count} times, up to " if count > 1 else ""
     return Finding(
         finding_id=finding_id("slow_query", statement.fingerprint, caller),
         kind="slow_query",
-        severity=severity(total_ms, len(durations), share(profile, total_ms)),
+        severity=severity(wasted_ms, count, share(profile, wasted_ms)),
         confidence="high",
         threshold=f"slow_query: {longest_ms:.0f} >= {threshold:g} ms",
-        title=f"{table(statement)} took {times}{longest_ms:.0f} ms{at(caller)}",
+        title=f"{name} took {times}{longest_ms:.0f} ms{at(caller)}",
         fingerprint=statement.fingerprint,
         tables=list(statement.tables),
         caller=caller,
-        count=len(durations),
-        total_ms=total_ms,
-        wasted_ms=total_ms,
+        count=count,
+        total_ms=sum(query.duration_ms for query in runs) + beyond_ms,
+        wasted_ms=wasted_ms,
         evidence=evidence,
-        recommendation=_recommendation(statement, caller),
+        recommendation=f"Look at its plan with EXPLAIN{at(caller)}. {_question(statement, name)}",
     )
 
 
-def _recommendation(statement: Statement, caller: str | None) -> str:
+def _question(statement: Statement, name: str) -> str:
     asked = shape(statement.fingerprint)
     columns = list(dict.fromkeys((*asked.pinned, *sorted(asked.bounded))))
-    where = f" filters by {', '.join(columns)}" if columns else " has no condition on a column that an index could use"
-    return f"Look at its plan with EXPLAIN: the statement{at(caller)} reads {table(statement)} and{where}."
+    if columns:
+        return f"Does an index of {name} serve {', '.join(columns)}?"
+    if statement.verb == "INSERT":
+        return f"Did it wait for a lock, or do indexes, triggers or foreign keys of {name} cost it?"
+    return f"It compares no column of {name} with a value: does it need all of it?"

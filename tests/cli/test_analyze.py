@@ -183,7 +183,7 @@ def test_findings_alone_are_no_failure_and_have_place_and_remedy(capsys, monkeyp
     )
     assert code == 0
     assert "GET /orders  9 queries, 80.0 ms  a\n" in printed
-    assert "low      n_plus_one: 9 times authors by id at shop/views.py:42 in order_list" in printed
+    assert " low      n_plus_one: 9 times authors by id at shop/views.py:42 in order_list" in printed
     assert "SELECT ... FROM authors WHERE id IN (...)" in printed
     assert "critical slow_query: events took 1200 ms" in printed
     assert printed.endswith("2 profiles, 10 queries, 2 findings (1 critical, 1 low)\n")
@@ -220,7 +220,7 @@ def test_a_record_cannot_steer_the_terminal(capsys, monkeypatch, write):
 
 
 def test_a_large_file_has_a_bar_on_the_terminal_and_the_same_output(capsys, monkeypatch, write):
-    rows = [line(str(number), loop(), tags={"padding": "x" * 4000}) for number in range(1 + PROGRESS_MIN_BYTES // 4000)]
+    rows = [line(str(number), loop(), service="x" * 4000) for number in range(1 + PROGRESS_MIN_BYTES // 4000)]
     path = write(*rows)
     assert main(["analyze", path, "--format", "json"]) == 0
     without = capsys.readouterr()
