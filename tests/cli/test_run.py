@@ -130,6 +130,24 @@ class TestFindingTheApplication:
             find_app("shop:create_app()")
 
 
+class TestMissingExtras:
+    @pytest.mark.parametrize(
+        ("source", "arguments", "library", "extra"),
+        [
+            (WSGI_SHOP, [], "werkzeug", "wsgi"),
+            (ASGI_SHOP, [], "uvicorn", "asgi"),
+            (WSGI_SHOP, ["--dev"], "rich", "cli"),
+        ],
+    )
+    def test_the_exact_installation_is_named(self, shop, monkeypatch, capsys, source, arguments, library, extra):
+        shop(source)
+        for module in [name for name in sys.modules if name.partition(".")[0] == library]:
+            monkeypatch.delitem(sys.modules, module)
+        monkeypatch.setitem(sys.modules, library, None)
+        assert main(["run", "shop:app", "--port", "0", *arguments]) == 2
+        assert f'pip install "perf-middleware[{extra}]"' in capsys.readouterr().err
+
+
 def wsgi_function(environ, start_response): ...
 
 
