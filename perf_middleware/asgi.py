@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from perf_middleware import frameworks
 from perf_middleware.collector.context import Capture, current
+from perf_middleware.errors import fault
 from perf_middleware.frameworks import starlette
 from perf_middleware.headers import append
-from perf_middleware.pipeline import Pipeline
+from perf_middleware.pipeline import Pipeline, configure
 from perf_middleware.settings import Options, load
 
 if TYPE_CHECKING:
@@ -28,8 +29,16 @@ if TYPE_CHECKING:
     Send = Callable[[Message], Awaitable[None]]
     ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_MARK = "perf_middleware.profiled"
+#: The open profile's capture in the scope: what is wrapped twice is profiled once. The scope itself is passed on,
+#: not a copy, so that a middleware around us still finds in it what the framework leaves there.
+_MARK = "perf_middleware.capture"
+
 _READ = (b"traceparent", b"x-request-id", b"x-perf-id")
+
+#: What may end a response; each says with `more_body` or `more_trailers` that it does not.
+_LAST = frozenset(
+    ("http.response.body", "http.response.pathsend", "http.response.zerocopysend", "http.response.trailers")
+)
 
 
 class PerfMiddleware:
@@ -42,22 +51,21 @@ class PerfMiddleware:
 
     def __init__(self, app: ASGIApp, **options: Unpack[Options]) -> None:
         self.app = app
-        settings = load(options)
-        self.pipeline = Pipeline(settings) if settings.enabled else None
+        self.pipeline = configure(load(options))
         if self.pipeline is not None:
             frameworks.install()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         pipeline = self.pipeline
-        if pipeline is None or scope.get("type") != "http" or _MARK in scope:
+        if pipeline is None or scope.get("type") != "http" or _is_open(scope.get(_MARK)):
             await self.app(scope, receive, send)
             return
         capture = pipeline.begin("request", method=scope.get("method", ""), headers_in=_ids(scope))
         if capture is None:
             await self.app(scope, receive, send)
             return
-        scope[_MARK] = True
+        scope[_MARK] = capture
         await _Request(pipeline, capture, scope, send).run(self.app, receive)
 
     def close(self) -> None:
@@ -78,31 +86,34 @@ class _Request:
         self._server_send = send
         self._status: int | None = None
         self._holder = scope.get("app")
-        self._root_path = capture.root_path = scope.get("root_path", "")
+        self._root_path = scope.get("root_path", "")
         capture.loop_thread = get_ident()
 
     async def run(self, app: ASGIApp, receive: Receive) -> None:
         """Call the application; its exceptions pass through as they are."""
+        self._holder = self._holder or app
         token = current.set(self._capture)
         try:
             await app(self._scope, receive, self._send)
         except BaseException as error:
             current.reset(token)
-            self._finish(app, error)
+            failed = isinstance(error, Exception) and self._capture.first_byte_ns is None
+            self._finish(500 if failed else self._status, error=error)
             raise
         current.reset(token)
-        self._finish(app, None)
+        self._finish(self._status)
 
     async def _send(self, message: Message) -> None:
-        kind = message["type"]
+        kind = message.get("type")
         if kind == "http.response.start":
             message = self._started(message)
         await self._server_send(message)
-        if kind == "http.response.body":
-            if not message.get("more_body", False):
-                self._capture.last_byte_ns = perf_counter_ns()
-            elif self._capture.open and self._pipeline.is_overdue(self._capture):
-                self._pipeline.finish(self._capture, status=self._status, truncated=True)
+        if kind not in _LAST:
+            return
+        if not (message.get("more_body") or message.get("more_trailers")):
+            self._capture.last_byte_ns = perf_counter_ns()
+        elif self._capture.open and self._pipeline.is_overdue(self._capture):
+            self._finish(self._status, truncated=True)
 
     def _started(self, message: Message) -> Message:
         """The message with our headers: a new one, since applications reuse theirs."""
@@ -110,20 +121,27 @@ class _Request:
         ours = self._pipeline.answer(self._capture, self._scope, self._status)
         if not ours:
             return message
-        theirs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in message.get("headers", ())]
-        merged = append(theirs, ours)
-        pairs = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in merged]
-        return {**message, "headers": pairs}
+        pairs = [(name.lower().encode(), value.encode()) for name, value in ours]
+        return {**message, "headers": append(message.get("headers", ()), pairs, separator=b", ")}
 
-    def _finish(self, app: ASGIApp, error: BaseException | None) -> None:
-        if self._capture.route is None:
-            self._capture.route = starlette.route_of(self._scope, self._holder or app, self._root_path)
-        failed = isinstance(error, Exception) and self._capture.first_byte_ns is None
-        self._pipeline.finish(self._capture, status=500 if failed else self._status, error=error)
+    def _finish(self, status: int | None, *, error: BaseException | None = None, truncated: bool = False) -> None:
+        """Finish once, under the name of the route that is known by now."""
+        if self._capture.open and self._capture.route is None:
+            try:
+                self._capture.route = starlette.route_of(self._scope, self._holder, self._root_path)
+            except Exception as ours:  # noqa: BLE001 - never the application's problem
+                fault("starlette", ours)
+        self._pipeline.finish(self._capture, status=status, error=error, truncated=truncated)
+
+
+def _is_open(outer: Capture | None) -> bool:
+    return outer is not None and outer.open
 
 
 def _ids(scope: Scope) -> dict[str, str | None]:
     """The request's own ids, from its raw headers."""
-    return {
-        name.decode("latin-1"): value.decode("latin-1") for name, value in scope.get("headers", ()) if name in _READ
-    }
+    try:
+        return {name.decode(): value.decode("latin-1") for name, value in scope.get("headers", ()) if name in _READ}
+    except Exception as error:  # noqa: BLE001 - a scope against the specification is the application's to refuse
+        fault("scope", error)
+        return {}

@@ -8,11 +8,11 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from perf_middleware.collector.context import Capture, current
-from perf_middleware.pipeline import Pipeline, default
+from perf_middleware.pipeline import default
 from perf_middleware.record import Profile
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Generator
+    from collections.abc import AsyncGenerator, Callable, Generator
     from contextvars import Token
     from types import TracebackType
 
@@ -38,11 +38,7 @@ class profile:  # noqa: N801 - it reads as the verb it is
         self._open: _Open | None = None
 
     def __enter__(self) -> Profile:
-        if self._open is not None:
-            raise RuntimeError(f"profile({self.name!r}) is open already; write profile(...) anew for each block")
-        self._open = _Open(self.name)
-        self._open.resume()
-        return self._open.profile
+        return self._enter(on_loop=False)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -53,31 +49,31 @@ class profile:  # noqa: N801 - it reads as the verb it is
             block.finish(error)
 
     async def __aenter__(self) -> Profile:
-        entered = self.__enter__()
-        if self._open is not None and self._open.capture is not None:
-            self._open.capture.loop_thread = get_ident()
-        return entered
+        return self._enter(on_loop=True)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.__exit__(kind, error, traceback)
 
+    def _enter(self, *, on_loop: bool) -> Profile:
+        if self._open is not None:
+            raise RuntimeError(f"profile({self.name!r}) is open already; write profile(...) anew for each block")
+        self._open = _Open(self.name, on_loop=on_loop)
+        self._open.resume()
+        return self._open.profile
+
     def __call__(self, function: F) -> F:
         """Decorate a function; each call is a profile of its own."""
+        if inspect.isasyncgenfunction(function):
+            return _async_generator(function, self.name)  # type: ignore[return-value]
         name = self.name
         wrapper: Any
-        if inspect.isasyncgenfunction(function):
-
-            @functools.wraps(function)
-            def wrapper(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
-                return _drive_async(function(*args, **kwargs), name)
-
-        elif inspect.isgeneratorfunction(function):
+        if inspect.isgeneratorfunction(function):
 
             @functools.wraps(function)
             def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-                return _drive(function(*args, **kwargs), name)
+                return (yield from _drive(function(*args, **kwargs), name))
 
         elif inspect.iscoroutinefunction(function):
 
@@ -99,10 +95,13 @@ class profile:  # noqa: N801 - it reads as the verb it is
 class _Open:
     """A block under way, which may be paused between the steps of a generator."""
 
-    def __init__(self, name: str) -> None:
-        self.pipeline: Pipeline = default()
-        self.capture: Capture | None = self.pipeline.begin("block", name=name)
+    def __init__(self, name: str, *, on_loop: bool = False) -> None:
+        self.pipeline = default()
+        self.around = current.get()
+        self.capture = None if self.pipeline is None else self.pipeline.begin("block", name=name)
         self.profile = (self.capture and self.capture.profile) or Profile(kind="block", name=name)
+        if self.capture is not None and on_loop:
+            self.capture.loop_thread = get_ident()
         self._token: Token[Capture | None] | None = None
 
     def resume(self) -> None:
@@ -110,16 +109,17 @@ class _Open:
             self._token = current.set(self.capture)
 
     def pause(self) -> None:
-        if self._token is None:
+        token, self._token = self._token, None
+        if token is None:
             return
         try:
-            current.reset(self._token)
+            current.reset(token)
         except ValueError:  # entered in one context and left in another, as async fixtures do
-            current.set(None)
-        self._token = None
+            if current.get() is self.capture:
+                current.set(self.around)
 
     def finish(self, error: BaseException | None) -> None:
-        if self.capture is not None:
+        if self.pipeline is not None and self.capture is not None:
             self.pipeline.finish(self.capture, error=error)
 
     def step(self, function: Callable[..., Any], *args: Any) -> Any:
@@ -127,6 +127,14 @@ class _Open:
         self.resume()
         try:
             return function(*args)
+        finally:
+            self.pause()
+
+    async def async_step(self, function: Callable[..., Any], *args: Any) -> Any:
+        """The same of an async generator, whose awaiting is in its task's own context."""
+        self.resume()
+        try:
+            return await function(*args)
         finally:
             self.pause()
 
@@ -155,30 +163,31 @@ def _drive(generator: Any, name: str) -> Generator[Any, Any, Any]:
         raise
 
 
-async def _drive_async(generator: Any, name: str) -> AsyncIterator[Any]:
-    """The same for an async generator; its steps may be awaited on, in their own task's context."""
-    block = _Open(name)
-    step: tuple[Any, ...] = (generator.asend, None)
-    try:
-        while True:
-            block.resume()
-            try:
-                item = await step[0](*step[1:])
-            except StopAsyncIteration:
-                break
-            finally:
-                block.pause()
-            try:
-                step = (generator.asend, (yield item))
-            except GeneratorExit:
-                await generator.aclose()
-                raise
-            except BaseException as error:  # noqa: BLE001
-                step = (generator.athrow, error)
-    except GeneratorExit:
+def _async_generator(function: Callable[..., Any], name: str) -> Callable[..., AsyncGenerator[Any, Any]]:
+    """The same for an async generator function; there is no `yield from` there to share the loop with."""
+
+    @functools.wraps(function)
+    async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        generator = function(*args, **kwargs)
+        block = _Open(name, on_loop=True)
+        step: tuple[Any, ...] = (generator.asend, None)
+        try:
+            while True:
+                try:
+                    item = await block.async_step(*step)
+                except StopAsyncIteration:
+                    break
+                try:
+                    step = (generator.asend, (yield item))
+                except GeneratorExit:
+                    await block.async_step(generator.aclose)
+                    block.finish(None)
+                    raise
+                except BaseException as error:  # noqa: BLE001 - thrown in by the consumer, for the generator to see
+                    step = (generator.athrow, error)
+        except BaseException as error:
+            block.finish(error)
+            raise
         block.finish(None)
-        raise
-    except BaseException as error:
-        block.finish(error)
-        raise
-    block.finish(None)
+
+    return wrapper

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, AnyStr, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from perf_middleware.record import Profile
 
 #: All our names and values together; proxies refuse responses whose headers grow without a bound.
 MAX_BYTES: Final = 512
 
 ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
+_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
 
 
 def client_id(value: str | None) -> str | None:
@@ -21,11 +23,17 @@ def client_id(value: str | None) -> str | None:
 
 
 def traceparent(value: str | None) -> tuple[str | None, str | None]:
-    """Trace and span id of a W3C `traceparent`, or (None, None) when it is absent, malformed or all zero."""
-    match = _TRACEPARENT.fullmatch(value) if value and not value.startswith("ff") else None
-    if match is None or not match[1].strip("0") or not match[2].strip("0"):
+    """Trace and span id of a W3C `traceparent`, or (None, None) when it is absent, malformed or all zero.
+
+    As https://www.w3.org/TR/trace-context/ says, version ff is none, and only versions after 00 may say more.
+    """
+    match = _TRACEPARENT.fullmatch(value or "")
+    if match is None:
         return None, None
-    return match[1], match[2]
+    version, trace_id, span_id, more = match.groups()
+    if version == "ff" or (version == "00" and more) or not trace_id.strip("0") or not span_id.strip("0"):
+        return None, None
+    return trace_id, span_id
 
 
 def render(profile: Profile, level: str, elapsed_ms: float) -> list[tuple[str, str]]:
@@ -56,29 +64,32 @@ def render(profile: Profile, level: str, elapsed_ms: float) -> list[tuple[str, s
     return pairs
 
 
-def append(theirs: list[tuple[str, str]], ours: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """A new list of the application's headers and ours; its own `Server-Timing` gets our entries at its end."""
+def append(
+    theirs: Iterable[tuple[AnyStr, AnyStr]], ours: Sequence[tuple[AnyStr, AnyStr]], separator: AnyStr
+) -> list[tuple[AnyStr, AnyStr]]:
+    """A new list of the application's headers and ours; its own `Server-Timing` gets our first pair at its end.
+
+    The application's pairs are passed on as they are: text for WSGI, bytes for ASGI; `separator` is ", " of that type.
+    """
     merged = list(theirs)
-    for name, value in ours:
-        if name == "Server-Timing":
-            for index, (key, own) in enumerate(merged):
-                if key.lower() == "server-timing":
-                    merged[index] = (key, f"{own}, {value}" if own.strip() else value)
-                    break
-            else:
-                merged.append((name, value))
-        else:
-            merged.append((name, value))
-    return merged
+    timing, value = ours[0]
+    for index, (name, own) in enumerate(merged):
+        if name.lower() == timing.lower():
+            merged[index] = (name, own + separator + value if own.strip() else value)
+            break
+    else:
+        merged.append((timing, value))
+    return merged + list(ours[1:])
 
 
 def _cut(entries: list[str], room: int) -> str:
     """As many whole ASCII entries as fit into `room` characters."""
     text = ""
     for entry in entries:
+        if not (entry.isascii() and entry.isprintable()):
+            continue
         longer = f"{text}, {entry}" if text else entry
         if len(longer) > room:
             break
-        if entry.isascii() and entry.isprintable():
-            text = longer
+        text = longer
     return text

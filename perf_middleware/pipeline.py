@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from perf_middleware import collector, detectors, headers
 from perf_middleware.collector.context import Capture, current
-from perf_middleware.errors import fault
+from perf_middleware.errors import OptionError, fault
 from perf_middleware.record import Profile
-from perf_middleware.settings import Settings, check_names, load
+from perf_middleware.settings import HEADER_LEVELS, Settings, check_names, load
 from perf_middleware.sinks.jsonl import Jsonl
 from perf_middleware.sinks.log import Log, is_unusual
 from perf_middleware.sinks.rolling import Rolling
@@ -35,8 +35,9 @@ OTHER = "(other)"
 _chance = Random()  # noqa: S311
 os.register_at_fork(after_in_child=_chance.seed)
 
-_latest: Pipeline | None = None
-_latest_lock = threading.Lock()
+#: What `configure` made last, in a tuple: None within it when that was switched off.
+_chosen: tuple[Pipeline | None] | None = None
+_choosing = threading.Lock()
 
 
 class Pipeline:
@@ -69,9 +70,6 @@ class Pipeline:
         self._drivers = collector.known() if settings.drivers is None else settings.drivers
         if self._drivers:
             collector.install(*self._drivers)
-        global _latest  # noqa: PLW0603 - blocks outside any request report where the application's requests do
-        with _latest_lock:
-            _latest = self
 
     def close(self) -> None:
         """Send what is left to the store and unhook the drivers."""
@@ -79,10 +77,9 @@ class Pipeline:
         if self._drivers:
             collector.uninstall(*self._drivers)
             self._drivers = ()
-        global _latest  # noqa: PLW0603
-        with _latest_lock:
-            if _latest is self:
-                _latest = None
+        global _chosen  # noqa: PLW0603
+        if _chosen == (self,):
+            _chosen = None
 
     def begin(
         self,
@@ -110,7 +107,7 @@ class Pipeline:
             if profile is None or capture.first_byte_ns is not None:
                 return []
             profile.status = status
-            level = self.settings.headers if isinstance(self.settings.headers, str) else self.settings.headers(request)
+            level = self._level(request)
             if level == "off":
                 return []
             self._look(capture, profile, capture.read(), detect=level == "full")
@@ -144,13 +141,29 @@ class Pipeline:
         """Whether an open profile has lasted longer than `max_duration_s`."""
         return perf_counter_ns() - capture.start_ns > self.settings.max_duration_s * 1e9
 
+    def _level(self, request: Mapping[str, Any]) -> str:
+        """How much this response may tell; what a function of the user's answers is checked like the option."""
+        level: Any = self.settings.headers
+        if callable(level):
+            level = level(request)
+            if isinstance(level, bool):
+                level = "timing" if level else "off"
+            if level not in HEADER_LEVELS:
+                raise OptionError(f"headers: the function returned {type(level).__name__}, not one of {HEADER_LEVELS}")
+        return str(level)
+
     def _begin(self, kind: str, name: str, method: str | None, headers_in: Mapping[str, str | None]) -> Capture:
         start_ns = perf_counter_ns()
         settings = self.settings
-        sampled = settings.sample_rate >= 1.0 or _chance.random() < settings.sample_rate
+        parent = current.get()
+        around = parent.profile if parent is not None else None
+        if parent is None or around is None:
+            parent = None
+            sampled = settings.sample_rate >= 1.0 or _chance.random() < settings.sample_rate
+        else:
+            sampled = parent.detailed
         trace_id, span_id = headers.traceparent(headers_in.get("traceparent"))
         given = headers.client_id(headers_in.get("x-perf-id")) or headers.client_id(headers_in.get("x-request-id"))
-        parent = current.get()
         profile = Profile(
             id=given or f"{_chance.getrandbits(64):016x}",
             kind=kind,
@@ -163,15 +176,15 @@ class Pipeline:
             trace_id=trace_id,
             span_id=span_id,
         )
-        if parent is not None and parent.profile is not None:
-            profile.parent_id = parent.profile.id
-            profile.trace_id = profile.trace_id or parent.profile.trace_id
+        if around is not None:
+            profile.parent_id = around.id
+            profile.trace_id = profile.trace_id or around.trace_id
         capture = Capture(
             profile,
             keep=settings.max_queries if sampled else 0,
             callers=settings.capture_callers,
             capture_sql=settings.max_sql_chars if settings.capture_sql else 0,
-            parent=parent if parent is not None and parent.open else None,
+            parent=parent,
         )
         capture.own_ns = perf_counter_ns() - start_ns
         return capture
@@ -189,8 +202,11 @@ class Pipeline:
         profile.db_sum_ms = reading.db_sum_ns / 1e6
         profile.fetch_ms = None if reading.fetch_ns is None else reading.fetch_ns / 1e6
         if detect and capture.detailed and not capture.detected:
-            profile.findings = detectors.analyze(profile, self.settings.detectors, self.settings.thresholds)
             capture.detected = True
+            try:
+                profile.findings = detectors.analyze(profile, self.settings.detectors, self.settings.thresholds)
+            except Exception as error:  # noqa: BLE001 - what was measured is still told
+                fault("analyze", error)
 
     def _finish(self, capture: Capture, status: int | None, error: BaseException | None, *, truncated: bool) -> None:
         profile = capture.profile
@@ -240,9 +256,22 @@ class Pipeline:
         return name
 
 
-def default() -> Pipeline:
-    """The pipeline of the middleware constructed last, or one made of the environment's options."""
-    with _latest_lock:
-        if _latest is not None:
-            return _latest
-    return Pipeline(load({}))
+def configure(settings: Settings) -> Pipeline | None:
+    """The pipeline of a door, None when it is switched off; from now on blocks report to it too."""
+    global _chosen  # noqa: PLW0603 - a block has no other way to the options of the application it runs in
+    pipeline = Pipeline(settings) if settings.enabled else None
+    _chosen = (pipeline,)
+    return pipeline
+
+
+def default() -> Pipeline | None:
+    """The pipeline that blocks report to: the last configured one, else one made of the environment's options.
+
+    Raises:
+        OptionError: When nothing was configured and the environment's options are not accepted.
+
+    """
+    if _chosen is None:
+        with _choosing:
+            return configure(load({})) if _chosen is None else _chosen[0]
+    return _chosen[0]

@@ -9,21 +9,24 @@ returned a list, yielded its first item, or called `write`: so the headers tell 
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, Unpack
 
 from perf_middleware import frameworks
 from perf_middleware.collector.context import Capture, current
 from perf_middleware.headers import append
-from perf_middleware.pipeline import Pipeline
+from perf_middleware.pipeline import Pipeline, configure
 from perf_middleware.settings import Options, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from contextvars import Token
 
     StartResponse = Callable[..., Any]
     WSGIApp = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 
-_MARK = "perf_middleware.profiled"
+#: The open profile's capture in the environ: what is wrapped twice, or calls itself with its environ, is profiled once.
+_MARK = "perf_middleware.capture"
 
 
 class PerfMiddleware:
@@ -36,15 +39,14 @@ class PerfMiddleware:
 
     def __init__(self, app: WSGIApp, **options: Unpack[Options]) -> None:
         self.app = app
-        settings = load(options)
-        self.pipeline = Pipeline(settings) if settings.enabled else None
+        self.pipeline = configure(load(options))
         if self.pipeline is not None:
             frameworks.install()
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
-        pipeline = self.pipeline
-        if pipeline is None or _MARK in environ:
+        pipeline, outer = self.pipeline, environ.get(_MARK)
+        if pipeline is None or (outer is not None and outer.open):
             return self.app(environ, start_response)
         capture = pipeline.begin(
             "request",
@@ -57,8 +59,7 @@ class PerfMiddleware:
         )
         if capture is None:
             return self.app(environ, start_response)
-        environ[_MARK] = True
-        capture.root_path = environ.get("SCRIPT_NAME", "")
+        environ[_MARK] = capture
         return _Request(pipeline, capture, environ, start_response).run(self.app)
 
     def close(self) -> None:
@@ -70,7 +71,7 @@ class PerfMiddleware:
 class _Request:
     """The state of one request."""
 
-    __slots__ = ("_capture", "_environ", "_held", "_pipeline", "_server_start", "_server_write", "_status")
+    __slots__ = ("_capture", "_environ", "_file", "_held", "_ours", "_pipeline", "_server_start", "_started", "_status")
 
     def __init__(
         self, pipeline: Pipeline, capture: Capture, environ: dict[str, Any], start_response: StartResponse
@@ -79,45 +80,49 @@ class _Request:
         self._capture = capture
         self._environ = environ
         self._server_start = start_response
-        self._server_write: Callable[[bytes], Any] | None = None
+        self._started: Callable[[bytes], Any] | None = None
         self._held: tuple[Any, ...] | None = None
+        self._ours: list[tuple[str, str]] = []
         self._status: int | None = None
+        self._file: Any = None
 
     def run(self, app: WSGIApp) -> Iterable[bytes]:
         """Call the application and pass its body on, finishing now if it is complete."""
+        self._watch_file_wrapper()
         token = current.set(self._capture)
         try:
             body = app(self._environ, self._start_response)
+            complete, is_file = isinstance(body, (list, tuple)), self._is_file(body)
+            if complete or is_file:
+                self.send_headers()
         except BaseException as error:
             self.finish(error)
             raise
         finally:
             current.reset(token)
-        if isinstance(body, (list, tuple)):
-            try:
-                self.send_headers()
-            finally:
-                self.finish(None)
-            return body
-        if self._is_file(body):
-            try:
-                self.send_headers()
-            finally:
-                self._finish_on_close(body)
-            return body
-        return _Body(self, body)
+        if complete:
+            self.finish(None)
+        elif is_file:
+            self._finish_on_close(body)
+        else:
+            return _Body(self, body)
+        return body
 
-    def resume(self) -> Any:
+    def resume(self) -> Token[Capture | None]:
         """Make the profile current while the application's code runs; gives the token to pause with."""
         return current.set(self._capture)
 
     def send_headers(self) -> None:
         """Hand a held `start_response` to the server, with our headers."""
-        if self._held is None:
-            return
-        (status, headers, *exc_info), self._held = self._held, None
-        ours = self._pipeline.answer(self._capture, self._environ, self._status)
-        self._server_write = self._server_start(status, append(headers, ours), *exc_info)
+        if self._held is not None:
+            held, self._held = self._held, None
+            self._ours = self._pipeline.answer(self._capture, self._environ, self._status)
+            self._hand_over(*held)
+
+    def _hand_over(self, status: str, headers: list[tuple[str, str]], *exc_info: Any) -> None:
+        if self._ours:
+            headers = append(headers, self._ours, separator=", ")
+        self._started = self._server_start(status, headers, *exc_info)
 
     def check_overdue(self) -> None:
         """Give up on a body that streams for longer than `max_duration_s`; it goes on unprofiled."""
@@ -125,45 +130,67 @@ class _Request:
             self._pipeline.finish(self._capture, status=self._status, truncated=True)
 
     def finish(self, error: BaseException | None) -> None:
-        """Finish once; a client that hung up (`GeneratorExit`) is no error of the application."""
-        failed = error is not None and not isinstance(error, GeneratorExit)
-        status = 500 if failed and self._capture.first_byte_ns is None else self._status
-        self._pipeline.finish(self._capture, status=status, error=error if failed else None)
+        """Finish once."""
+        self._held = None
+        status = 500 if error is not None and self._capture.first_byte_ns is None else self._status
+        self._pipeline.finish(self._capture, status=status, error=error)
 
-    def _start_response(self, status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Callable[[bytes], Any]:
-        given = bool(exc_info) and exc_info[0] is not None
-        if self._server_write is not None or (self._held is not None and not given):
-            self.send_headers()  # a second call without exc_info is a mistake, and the server's to refuse
-            self._server_write = self._server_start(status, headers, *exc_info)
-            return self._server_write
-        self._held = (status, headers, *exc_info)
+    def _start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        """Hold the application's call until its first byte; `exc_info` replaces what was said before."""
+        held = (status, headers, exc_info) if exc_info else (status, headers)
+        if self._capture.first_byte_ns is not None or (self._held is not None and not exc_info):
+            self.send_headers()
+            self._hand_over(*held)  # the server knows whether it is too late, and raises if so
+        else:
+            self._held = held
         self._status = _status_code(status)
         return self._write
 
     def _write(self, data: bytes) -> Any:
         self.send_headers()
-        assert self._server_write is not None
-        return self._server_write(data)
+        assert self._started is not None, "the server's start_response gave no write()"
+        return self._started(data)
+
+    def _watch_file_wrapper(self) -> None:
+        """Where the server's file wrapper is a function, note what it returns: only identity tells such a body."""
+        wrapper = self._environ.get("wsgi.file_wrapper")
+        if wrapper is None or isinstance(wrapper, type):
+            return
+
+        def file_wrapper(*args: Any) -> Any:
+            self._file = wrapper(*args)
+            return self._file
+
+        self._environ["wsgi.file_wrapper"] = file_wrapper
 
     def _is_file(self, body: Any) -> bool:
         wrapper = self._environ.get("wsgi.file_wrapper")
-        return isinstance(wrapper, type) and isinstance(body, wrapper)
+        return isinstance(body, wrapper) if isinstance(wrapper, type) else body is self._file and body is not None
 
     def _finish_on_close(self, body: Any) -> None:
         """Finish when the server closes a file body, which stays the server's own object."""
-        inner = getattr(body, "close", None)
+        close = getattr(body, "close", None)
 
-        def close() -> None:
-            try:
-                if inner is not None:
-                    inner()
-            finally:
-                self.finish(None)
+        def close_and_finish() -> None:
+            self.close(close)
 
         try:
-            body.close = close
-        except AttributeError:
+            body.close = close_and_finish
+        except AttributeError:  # an object without a __dict__: what it takes to send it is not known
             self.finish(None)
+
+    def close(self, close: Callable[[], object] | None) -> None:
+        """Call the application's `close` with the profile current, and finish."""
+        token = self.resume()
+        try:
+            if close is not None:
+                close()
+        except BaseException as error:
+            self.finish(error)
+            raise
+        finally:
+            current.reset(token)
+        self.finish(None)
 
 
 class _Body:
@@ -187,14 +214,13 @@ class _Body:
                 self._iterator = iter(self._body)
             item = next(self._iterator)
         except StopIteration:
-            current.reset(token)
             request.send_headers()
             raise
         except BaseException as error:
-            current.reset(token)
             request.finish(error)
             raise
-        current.reset(token)
+        finally:
+            current.reset(token)
         request.send_headers()
         request.check_overdue()
         return item
@@ -202,20 +228,12 @@ class _Body:
     def close(self) -> None:
         """Close the application's body, once, and finish."""
         request, self._request = self._request, None
-        if request is None:
-            return
-        token = request.resume()
-        try:
-            close = getattr(self._body, "close", None)
-            if close is not None:
-                close()
-        finally:
-            current.reset(token)
-            request.finish(None)
+        if request is not None:
+            request.close(getattr(self._body, "close", None))
 
     def __del__(self) -> None:
-        """A body dropped without `close` (against PEP 3333) still leaves its record."""
-        if self._request is not None:
+        """A body dropped without `close` (against PEP 3333) still leaves its record, unless Python is shutting down."""
+        if self._request is not None and not sys.is_finalizing():
             self._request.finish(None)
 
 

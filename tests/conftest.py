@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from contextlib import contextmanager
 
 import pytest
@@ -37,3 +38,35 @@ def valkey_url():
     """The URL of a private Valkey, shared by the tests of a worker: each uses its own service name."""
     with _or_skip(servers.valkey()) as url:
         yield url
+
+
+@pytest.fixture
+def profiled():
+    """`profiled(door, app, **options)` wraps an application; `profiled.profiles` is what its sink was given."""
+
+    def wrap(door, app, **options):
+        middleware = door(app, **{"log": False, "sinks": [wrap.profiles.append], **options})
+        made.append(middleware)
+        return middleware
+
+    made = []
+    wrap.profiles = []
+    yield wrap
+    for middleware in made:
+        middleware.close()
+
+
+@pytest.fixture
+def query(profiled):
+    """`query(n)` runs n statements, from any thread, on a database opened after the door hooked its driver."""
+
+    def run(count=1):
+        if not opened:
+            opened.append(sqlite3.connect(":memory:", check_same_thread=False))
+        for number in range(count):
+            opened[0].cursor().execute("SELECT ?", (number,)).fetchall()
+
+    opened = []
+    yield run
+    for connection in opened:
+        connection.close()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Iterator, MutableMapping
 
-_MAX_PREFIXES: Final = 10_000
+_MAX_ROUTES: Final = 10_000
 _MAX_DEPTH: Final = 20
+_PARAMETER: Final = re.compile(r"\\{[^{}]*\\}")
 
-#: Prefix by the route's identity; the route is kept beside it so that the identity stays its own.
-_prefixes: dict[int, tuple[Any, str]] = {}
+#: The templates of the mounts above a route, by its identity, with the route, so that its identity stays its own.
+_mounts: dict[int, tuple[Any, list[str]]] = {}
 
 
 def route_of(scope: MutableMapping[str, Any], app: Any, root_path: str) -> str | None:
@@ -24,35 +26,36 @@ def route_of(scope: MutableMapping[str, Any], app: Any, root_path: str) -> str |
     if not isinstance(path, str):
         return None
     context = (scope.get("fastapi") or {}).get("effective_route_context")
-    if (
-        context is not None and getattr(context, "original_route", None) is route
-    ):  # FastAPI's included routers: the path with their prefixes
+    if context is not None and context.original_route is route:  # FastAPI's included routers have their prefixes there
         path = str(context.path)
-    if scope.get("root_path", "") == root_path:
-        return path
-    return _prefix(app, route) + path
+    below = scope.get("root_path", "").removeprefix(root_path)
+    return _prefix(app, route, below) + path if below else path
 
 
-def _prefix(app: Any, route: Any) -> str:
-    known = _prefixes.get(id(route))
-    if known is None:
-        if len(_prefixes) >= _MAX_PREFIXES:
-            _prefixes.clear()
-        known = _prefixes[id(route)] = (route, _search(app, route, _MAX_DEPTH) or "")
-    return known[1]
+def _prefix(app: Any, route: Any, mounted_at: str) -> str:
+    """The template of the mounts that led to a route; where several do, the one that fits the path they matched."""
+    if id(route) not in _mounts:
+        if len(_mounts) >= _MAX_ROUTES:
+            _mounts.clear()
+        _mounts[id(route)] = (route, list(_search(app, route, _MAX_DEPTH)) or [""])
+    templates = _mounts[id(route)][1]
+    return next((template for template in templates if _fits(template, mounted_at)), templates[0])
 
 
-def _search(holder: Any, route: Any, depth: int) -> str | None:
-    """The templates of the mounts between an application and a route below it; None when it is not there."""
+def _fits(template: str, path: str) -> bool:
+    return re.fullmatch(_PARAMETER.sub(".+", re.escape(template)), path) is not None
+
+
+def _search(holder: Any, route: Any, depth: int) -> Iterator[str]:
+    """The templates of the mounts between an application and a route below it, one for each way there."""
     for child in _routes(holder, depth):
         if child is route:
-            return ""
-        if depth:
-            below = _search(child, route, depth - 1)
-            if below is not None:
-                is_mount = hasattr(child, "app") and isinstance(getattr(child, "path", None), str)
-                return f"{child.path}{below}" if is_mount else below
-    return None
+            yield ""
+        elif depth:
+            path = getattr(child, "path", None)
+            mount = path if hasattr(child, "app") and isinstance(path, str) else ""
+            for below in _search(child, route, depth - 1):
+                yield mount + below
 
 
 def _routes(holder: Any, depth: int) -> list[Any]:

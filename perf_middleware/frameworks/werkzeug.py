@@ -1,4 +1,7 @@
-"""Werkzeug and Flask: the rule that `MapAdapter.match` found."""
+"""Werkzeug and Flask: the rule that `MapAdapter.match` found.
+
+Where a dispatcher mounted the application is not part of it: `SCRIPT_NAME` comes from the path, not from a template.
+"""
 
 from __future__ import annotations
 
@@ -35,14 +38,9 @@ def _match(original: Any, get: Callable[[], Capture | None]) -> FunctionType:
             return original(self, path_info, method, return_rule, query_args, websocket)
         rule, arguments = original(self, path_info, method, True, query_args, websocket)  # noqa: FBT003
         try:
-            _note(capture, self, rule)
+            capture.route = rule.rule
         except Exception as error:  # noqa: BLE001 - a fault of ours is not the application's
             fault("werkzeug", error)
         return (rule, arguments) if return_rule else (rule.endpoint, arguments)
 
     return match  # type: ignore[return-value]
-
-
-def _note(capture: Capture, adapter: Any, rule: Any) -> None:
-    mount = adapter.script_name.rstrip("/").removeprefix(capture.root_path)
-    capture.route = f"{mount}{rule.rule}"

@@ -47,7 +47,10 @@ _FIELDS = (
     "own_ms",
 )
 
-_LEVELS = {None: "info", "low": "info", "medium": "warning", "high": "warning", "critical": "error"}
+_SERVER_ERROR = 500
+
+#: The event's level by the worst finding; what failed is an error whatever was found.
+LEVELS = {None: "info", "low": "info", "medium": "warning", "high": "warning", "critical": "error"}
 
 
 class Log:
@@ -89,7 +92,7 @@ class Log:
 
 def is_unusual(profile: Profile, slow_ms: float) -> bool:
     """Slow or failed: kept whatever the sampling says."""
-    return profile.duration_ms >= slow_ms or profile.error is not None or (profile.status or 0) >= 500  # noqa: PLR2004
+    return profile.duration_ms >= slow_ms or _failed(profile)
 
 
 def describe(profile: Profile, weight: float) -> dict[str, Any]:
@@ -121,7 +124,11 @@ def _summary(finding: Finding) -> str:
     return f"{finding.kind};severity={finding.severity};count={finding.count};id={finding.finding_id}{caller}"
 
 
+def _failed(profile: Profile) -> bool:
+    return profile.error is not None or (profile.status or 0) >= _SERVER_ERROR
+
+
 def _level(profile: Profile) -> str:
-    if profile.error is not None:
+    if _failed(profile):
         return "error"
-    return _LEVELS[worst(profile.findings) if profile.findings else None]
+    return LEVELS[worst(profile.findings) if profile.findings else None]
