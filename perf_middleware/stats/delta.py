@@ -14,19 +14,9 @@ if TYPE_CHECKING:
 SERVER_ERROR = 500
 
 
-class QueryGroup:
-    """The queries of one fingerprint in one profile."""
-
-    __slots__ = ("caller", "count", "errors", "max_ms", "system", "total_ms", "wire")
-
-    def __init__(self, system: str | None) -> None:
-        self.system = system
-        self.caller: str | None = None
-        self.count = 0
-        self.wire = 0
-        self.errors = 0
-        self.total_ms = 0.0
-        self.max_ms = 0.0
+#: The queries of one fingerprint in one profile: count, wire, errors, total_ms, max_ms, system, caller. A plain
+#: tuple, because it is made while the request waits.
+QueryGroup = tuple[int, int, int, float, float, str | None, str | None]
 
 
 class Delta(NamedTuple):
@@ -62,27 +52,36 @@ def _groups(profile: Profile) -> dict[str | None, QueryGroup]:
     groups: dict[str | None, QueryGroup] = {}
     queries = profile.queries
     for (fingerprint, _), indices in profile.by_fingerprint.items():
-        group = groups.get(fingerprint)
-        if group is None:
-            group = groups[fingerprint] = QueryGroup(queries[indices[0]].system)
-        group.count += len(indices)
-        for index in indices:
+        query = queries[indices[0]]
+        total_ms = max_ms = query.duration_ms
+        wire = query.wire
+        errors = 0 if query.error is None else 1
+        for index in indices[1:]:
             query = queries[index]
             duration_ms = query.duration_ms
-            group.total_ms += duration_ms
-            if duration_ms > group.max_ms:  # noqa: PLR1730 - max() would cost a call for each query
-                group.max_ms = duration_ms
-            group.wire += query.wire
+            total_ms += duration_ms
+            if duration_ms > max_ms:  # noqa: PLR1730 - max() would cost a call for each query
+                max_ms = duration_ms
+            wire += query.wire
             if query.error is not None:
-                group.errors += 1
-        group.caller = queries[indices[-1]].caller
+                errors += 1
+        group: QueryGroup = (len(indices), wire, errors, total_ms, max_ms, query.system, query.caller)
+        known = groups.get(fingerprint)
+        groups[fingerprint] = group if known is None else _sum(known, group)
     for folded in profile.folded:
-        group = groups.get(folded.fingerprint)
-        if group is None:
-            group = groups[folded.fingerprint] = QueryGroup(folded.system)
-        group.count += folded.count
-        group.wire += folded.wire
-        group.errors += folded.errors
-        group.total_ms += folded.duration_ms
-        group.max_ms = max(group.max_ms, folded.max_ms)
+        group = (folded.count, folded.wire, folded.errors, folded.duration_ms, folded.max_ms, folded.system, None)
+        known = groups.get(folded.fingerprint)
+        groups[folded.fingerprint] = group if known is None else _sum(known, group)
     return groups
+
+
+def _sum(one: QueryGroup, other: QueryGroup) -> QueryGroup:
+    return (
+        one[0] + other[0],
+        one[1] + other[1],
+        one[2] + other[2],
+        one[3] + other[3],
+        max(one[4], other[4]),
+        one[5] or other[5],
+        other[6] or one[6],
+    )

@@ -72,7 +72,7 @@ class Fold:
             max_us=duration_us,
             db_us=db_us,
             queries=delta.query_count,
-            wire=sum(group.wire for group in delta.groups.values()),
+            wire=sum([group[1] for group in delta.groups.values()]),
             errors=delta.failed,
         )
         self.folded += 1
@@ -103,37 +103,23 @@ class Fold:
         self._sent.clear()
 
     def _add_query(self, ten_s: int, route: str, fingerprint: str, group: QueryGroup) -> None:
-        text = f"{group.system or ''}\0{fingerprint[:MAX_TEXT_CHARS]}"
-        query_id = _text_id(text)
-        total_us, max_us = _us(group.total_ms), _us(group.max_ms)
+        count, wire, errors, total_ms, max_ms, system, caller = group
+        total_us, max_us = _us(total_ms), _us(max_ms)
+        query_id = _query_id(system, fingerprint)
         name, row = self._row((ten_s, QUERY), query_key(query_id, route))
-        row.add(
-            duration_us=total_us,
-            max_us=max_us,
-            db_us=total_us,
-            queries=group.count,
-            wire=group.wire,
-            errors=group.errors,
-        )
-        if name != OTHER:
-            self._tell(ten_s, query_text_key(query_id), text)
-            if group.caller is not None:
-                self._tell(ten_s, caller_text_key(name), group.caller[:MAX_TEXT_CHARS])
+        if not row.n and name != OTHER:
+            self._tell(ten_s, query_text_key(query_id), _query_text(system, fingerprint))
+            if caller is not None:
+                self._tell(ten_s, caller_text_key(name), caller[:MAX_TEXT_CHARS])
+        row.add(duration_us=total_us, max_us=max_us, db_us=total_us, queries=count, wire=wire, errors=errors)
 
     def _add_finding(self, ten_s: int, route: str, finding: Finding) -> None:
         total_us, wasted_us = _us(finding.total_ms), _us(finding.wasted_ms)
         name, row = self._row((ten_s, FINDING), finding_key(finding, route))
-        row.add(
-            duration_us=total_us,
-            max_us=total_us,
-            db_us=wasted_us,
-            queries=finding.count,
-            wire=0,
-            errors=0,
-        )
-        if name != OTHER:
+        if not row.n and name != OTHER:
             text = {field: _encodable(getattr(finding, field) or "")[:MAX_TEXT_CHARS] for field in FINDING_FIELDS}
             self._tell(ten_s, finding_text_key(finding.finding_id), msgspec.json.encode(text).decode())
+        row.add(duration_us=total_us, max_us=total_us, db_us=wasted_us, queries=finding.count, wire=0, errors=0)
 
     def _row(self, key: _Key, name: str) -> tuple[str, Row]:
         rows = self._rows.setdefault(key, {})
@@ -145,7 +131,7 @@ class Fold:
         return name, row
 
     def _tell(self, ten_s: int, key: str, text: str) -> None:
-        """Send a text once a day, and whenever it changes."""
+        """Send a text once a day, and when the first row of ten seconds finds it changed."""
         if self._sent.get(key) == text:
             return
         if len(self._sent) >= MAX_TEXTS:
@@ -195,9 +181,13 @@ def finding_text_key(finding_id: str) -> str:
 
 
 @lru_cache(maxsize=2 * MAX_NAMES)
-def _text_id(text: str) -> str:
+def _query_id(system: str | None, fingerprint: str) -> str:
     """16 hex digits that stand for a query's text in the names of rows."""
-    return blake2b(text.encode("utf-8", "replace"), digest_size=8).hexdigest()
+    return blake2b(_query_text(system, fingerprint).encode("utf-8", "replace"), digest_size=8).hexdigest()
+
+
+def _query_text(system: str | None, fingerprint: str) -> str:
+    return f"{system or ''}\0{fingerprint[:MAX_TEXT_CHARS]}"
 
 
 def _clean(name: str) -> str:

@@ -7,16 +7,14 @@ per request, have a lane each up to 127 and the same 64 lanes per doubling above
 
 from __future__ import annotations
 
-import sys
-from array import array
+import struct
 from bisect import bisect_left
 from itertools import accumulate
 from math import ceil, log2
-from operator import add
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 #: OpenTelemetry's scale: 2**6 lanes per doubling.
 SCALE: Final = 6
@@ -37,7 +35,8 @@ LEAST_N: Final = {0.5: 20, 0.95: 100, 0.99: 500}
 _BASE: Final = 2 ** (1 / LANES_PER_DOUBLING)
 _MIDDLE: Final = 2 * _BASE / (1 + _BASE)
 _EXACT_DOUBLINGS: Final = EXACT_COUNTS.bit_length() - 1
-_CODES: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}
+_LANE_BYTES: Final = 8
+_LANE_BITS: Final = 8 * _LANE_BYTES
 
 
 def duration_lane(duration_us: int) -> int:
@@ -67,67 +66,68 @@ def lane_count(lane: int) -> int:
 
 
 class Histogram:
-    """Dense counts of the lanes from `lo` on."""
+    """Counts of the lanes from `lo` on, each in 64 bits of one large integer: adding two of them is one addition."""
 
-    __slots__ = ("counts", "lo")
+    __slots__ = ("lo", "packed")
 
-    def __init__(self, lo: int = 0, counts: Iterable[int] = ()) -> None:
+    def __init__(self, lo: int = 0, packed: int = 0) -> None:
         self.lo = lo
-        self.counts = array("Q", counts)
+        self.packed = packed
 
     @classmethod
     def from_pairs(cls, pairs: Sequence[int]) -> Histogram:
         """A histogram of lane, n, lane, n, ... in ascending lanes."""
-        if not pairs:
-            return cls()
-        histogram = cls(pairs[0], [0] * (pairs[-2] - pairs[0] + 1))
-        for lane, count in zip(pairs[::2], pairs[1::2], strict=True):
-            histogram.counts[lane - histogram.lo] += count
-        return histogram
+        lo = pairs[0] if pairs else 0
+        lanes = zip(pairs[::2], pairs[1::2], strict=True)
+        return cls(lo, sum(count << _LANE_BITS * (lane - lo) for lane, count in lanes))
+
+    @classmethod
+    def from_bytes(cls, lo: int, width: int, lanes: bytes) -> Histogram:
+        """Read what `to_bytes` wrote."""
+        wide = bytearray(len(lanes) // width * _LANE_BYTES)
+        for place in range(width):
+            wide[place::_LANE_BYTES] = lanes[place::width]
+        return cls(lo, int.from_bytes(wide, "little"))
+
+    def __len__(self) -> int:
+        """Lanes from the lowest to the highest that has a count."""
+        return (self.packed.bit_length() + _LANE_BITS - 1) // _LANE_BITS
 
     def merge(self, other: Histogram) -> None:
         """Add the other's counts to ours."""
-        if not other.counts:
+        if not other.packed:
             return
-        if not self.counts:
-            self.lo, self.counts = other.lo, other.counts[:]
-            return
-        if other.lo < self.lo:
-            self.counts = array("Q", bytes(8 * (self.lo - other.lo))) + self.counts
+        if not self.packed:
             self.lo = other.lo
-        first = other.lo - self.lo
-        last = first + len(other.counts)
-        if last > len(self.counts):
-            self.counts.frombytes(bytes(8 * (last - len(self.counts))))
-        self.counts[first:last] = array("Q", map(add, self.counts[first:last], other.counts))
+        elif other.lo < self.lo:
+            self.packed <<= _LANE_BITS * (self.lo - other.lo)
+            self.lo = other.lo
+        self.packed += other.packed << _LANE_BITS * (other.lo - self.lo)
+
+    def counts(self) -> tuple[int, ...]:
+        """The count of each lane, from `lo` on."""
+        return struct.unpack(f"<{len(self)}Q", self.to_bytes(_LANE_BYTES))
 
     def total(self) -> int:
         """How many values were recorded."""
-        return sum(self.counts)
+        return sum(self.counts())
 
     def percentile_lane(self, share: float) -> int | None:
         """Lane of the nearest-rank percentile; None where too few values were recorded (`LEAST_N`)."""
-        cumulated = list(accumulate(self.counts))
+        cumulated = list(accumulate(self.counts()))
         if not cumulated or cumulated[-1] < LEAST_N[share]:
             return None
         return self.lo + bisect_left(cumulated, ceil(share * cumulated[-1]))
 
     def width(self) -> int:
         """Bytes a lane needs to hold the largest count: 1, 2, 4 or 8."""
-        largest = max(self.counts, default=0)
-        return next(width for width in _CODES if largest < 1 << 8 * width)
+        largest = max(self.counts(), default=0)
+        return next(width for width in (1, 2, 4, _LANE_BYTES) if largest < 1 << 8 * width)
 
     def to_bytes(self, width: int) -> bytes:
         """The counts, little-endian, `width` bytes each."""
-        lanes = array(_CODES[width], self.counts)
-        if sys.byteorder == "big":
-            lanes.byteswap()
-        return lanes.tobytes()
-
-    @classmethod
-    def from_bytes(cls, lo: int, width: int, lanes: bytes) -> Histogram:
-        """Read what `to_bytes` wrote."""
-        counts = array(_CODES[width], lanes)
-        if sys.byteorder == "big":
-            counts.byteswap()
-        return cls(lo, counts)
+        wide = self.packed.to_bytes(len(self) * _LANE_BYTES, "little")
+        lanes = bytearray(len(self) * width)
+        for place in range(width):
+            lanes[place::width] = wide[place::_LANE_BYTES]
+        return bytes(lanes)

@@ -156,7 +156,7 @@ def _pairs(lanes: dict[int, int]) -> list[int]:
 
 def _write_lanes(histogram: Histogram) -> tuple[bytes, bytes]:
     width = histogram.width()
-    return _LANES.pack(histogram.lo, len(histogram.counts), width), histogram.to_bytes(width)
+    return _LANES.pack(histogram.lo, len(histogram), width), histogram.to_bytes(width)
 
 
 def _read_lanes(blob: bytes, start: int) -> tuple[Histogram, int]:

@@ -157,16 +157,27 @@ def open(url: str, prefix: str) -> SqliteStore:  # noqa: A001, ARG001 - every st
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute("BEGIN IMMEDIATE")
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version == 0:
-        for statement in _SCHEMA.strip().split(";"):
-            connection.execute(statement)
-    connection.execute("COMMIT")
+    version, tables = _look(connection)
     if version not in (0, FILE_VERSION):
         raise StoreError(f"{path} is a stats file of version {version}; this program reads {FILE_VERSION}")
+    if version == 0 and tables:
+        raise StoreError(f"{path} is a database with tables of its own; give the stats a file of their own")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    if version == 0:
+        connection.execute("BEGIN IMMEDIATE")
+        if _look(connection) == (0, 0):  # else another process was faster
+            for statement in _SCHEMA.strip().split(";"):
+                connection.execute(statement)
+        connection.execute("COMMIT")
+
+
+def _look(connection: sqlite3.Connection) -> tuple[int, int]:
+    """Version of the file, and how many tables and indexes it has: both of the same moment."""
+    found: tuple[int, int] = connection.execute(
+        "SELECT (SELECT user_version FROM pragma_user_version), count(*) FROM sqlite_master"
+    ).fetchone()
+    return found
 
 
 def _last_seq(connection: sqlite3.Connection, batch: Batch) -> int:

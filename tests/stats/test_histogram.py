@@ -29,7 +29,7 @@ def histogram(lanes):
 
 
 def contents(histogram):
-    return {histogram.lo + i: count for i, count in enumerate(histogram.counts) if count}
+    return {histogram.lo + i: count for i, count in enumerate(histogram.counts()) if count}
 
 
 @pytest.mark.parametrize("share", LEAST_N)
@@ -89,7 +89,7 @@ def test_lanes_survive_their_packed_form(lanes):
 
 @pytest.mark.parametrize(("largest", "width"), [(0, 1), (255, 1), (256, 2), (65_535, 2), (65_536, 4), (2**32, 8)])
 def test_a_lane_is_as_wide_as_its_largest_count_needs(largest, width):
-    assert Histogram(3, [largest]).width() == width
+    assert Histogram(3, largest).width() == width
 
 
 DISTRIBUTIONS = {

@@ -46,5 +46,5 @@ def test_merging_read_rows_is_merging_packed_ones(one, other):
     totals.merge(unpack(packed([other])))
     expected = unpack(packed([one, other]))
     assert (totals.n, totals.wire, totals.max_us) == (expected.n, expected.wire, expected.max_us)
-    assert totals.durations.counts == expected.durations.counts
+    assert totals.durations.packed == expected.durations.packed
     assert totals.counts.lo == expected.counts.lo
