@@ -294,7 +294,7 @@ _UNKNOWN: Final = tuple(
     _Dialect(
         backslashes=backslashes,
         double_quotes="either",
-        brackets=r"\[[^\W\d][\w ]*+\]",
+        brackets=r"(?<!(?i:array))\[[^\W\d][\w ]*+\]",
         hash_comments=r"#(?![>-])",
         dollar_strings=True,
         at_sign_values=r"@[pP]?[0-9]++",
@@ -402,6 +402,7 @@ _KINDS: Final = {
     "%": _PERCENT,
     "?": _QUESTION,
 }
+_POINTS: Final = frozenset("()[],;.")
 _NO_SPACE_AFTER: Final = frozenset(("", "(", "[", ".", ",", ";", "::"))
 _NO_NAME: Final = frozenset(("?", ")", "]"))
 _BEFORE_TABLE: Final = frozenset(("FROM", "INTO", "JOIN"))
@@ -465,7 +466,7 @@ def _normalise(text: str, dialect: _Dialect) -> _Normalised | None:  # noqa: C90
                 if len(lists) < _MAX_LIST_NESTING:
                     if last in ("IN", "ARRAY"):
                         lists.append(_List(depth, len(pieces), rows=False))
-                    elif last == "VALUES" or (last == "ROW" and "VALUES" in "".join(pieces[-2:-1])):
+                    elif last == "VALUES" or (last == "ROW" and "VALUES" in "".join(pieces[-3:-2])):
                         lists.append(_List(depth - 1, len(pieces) - (1 if last == "VALUES" else 2), rows=True))
             elif lexeme in (")", "]"):
                 while lists and lists[-1].depth >= depth:
@@ -489,9 +490,9 @@ def _normalise(text: str, dialect: _Dialect) -> _Normalised | None:  # noqa: C90
                     pieces[-1] = pieces[-1][: -len(last)] + written  # what looked like a keyword, or a value
                 pieces.append(".")
                 operand = False
-            else:
+            elif lexeme[0] == ".":
                 value = 2  # ".5"
-            if not value:
+            if lexeme in _POINTS:
                 last = written = lexeme
                 signs = 0
                 continue
@@ -533,8 +534,12 @@ def _normalise(text: str, dialect: _Dialect) -> _Normalised | None:  # noqa: C90
             if in_string or (dialect.double_quotes == "either" and (listed or last in _COMPARISONS)):
                 value = 2
 
-        if lists and lists[-1].rows and lists[-1].depth == depth and piece.upper() != "ROW":
-            lists.pop()  # the VALUES list is over
+        if lists and lists[-1].rows and lists[-1].depth == depth:
+            if piece.upper() == "ROW":  # MySQL: VALUES ROW(1, 2), ROW(3, 4)
+                piece = "ROW"
+                operand = False
+            else:
+                lists.pop()  # the VALUES list is over
         if value:
             piece = "?"
             if value == 1:
@@ -548,7 +553,9 @@ def _normalise(text: str, dialect: _Dialect) -> _Normalised | None:  # noqa: C90
                 last = before_signs
         signs = 0
         glued = last in _NO_SPACE_AFTER or (piece == "::" and after_operand)
-        pieces.append(piece if glued and not (last == "[" and kind == _WORD and dialect.brackets) else " " + piece)
+        pieces.append(
+            piece if glued and not (last == "[" and kind == _WORD and not value and dialect.brackets) else " " + piece
+        )
         last = piece
         written = lexeme
     return _Normalised("".join(pieces).removesuffix("; "), list_size, placeholders, literals)
