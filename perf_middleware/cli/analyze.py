@@ -146,7 +146,8 @@ class _TextWriter:
 
 
 def _write_json(profile: Profile, findings: list[Finding]) -> None:
-    sys.stdout.write(msgspec.json.encode({"id": profile.id, "findings": findings}).decode() + "\n")
+    sys.stdout.buffer.write(msgspec.json.encode({"id": profile.id, "findings": findings}) + b"\n")
+    sys.stdout.buffer.flush()  # whoever follows a growing input sees each profile as it comes
 
 
 def _opened(path: str) -> AbstractContextManager[BinaryIO]:

@@ -29,20 +29,26 @@ _CATALOGUE: Final = re.compile(
     re.IGNORECASE,
 )
 
-#: What a SELECT may call without asking about data: sequences, locks, the session, the clock.
+#: A SELECT that begins so works on sequences, locks or the last write, whatever table stands behind it.
 _HOUSEKEEPING: Final = re.compile(
-    r"""SELECT\s+(?:\w+\s*\.\s*)?(?:
-        nextval|currval|setval|lastval|next_val|lastval
+    r"""SELECT\s+(?:(?:CAST|COALESCE|IFNULL)\s*\(\s*)?(?:\w+\s*\.\s*)?(?:next_val\b|(?:
+        nextval|currval|setval|lastval
         |last_insert_id|last_insert_rowid|scope_identity|changes|total_changes|row_count|found_rows
-        |get_lock|release_lock|release_all_locks|is_free_lock|is_used_lock|sp_getapplock|sp_releaseapplock|pg_\w+
-        |version|sqlite_version|database|schema|current_\w+|session_user|user|system_user|connection_id|set_config
-        |now|sysdate|getdate|clock_timestamp|statement_timestamp|transaction_timestamp|localtime\w*|unix_timestamp
-        |uuid|uuid_short|newid|gen_random_uuid|uuid_generate_\w+|random|rand|sleep|txid_\w+
-        )\b\s*(?:\(|AS\b|;|$)""",
+        |get_lock|release_lock|release_all_locks|is_free_lock|is_used_lock|pg_(?:try_)?advisory_\w+
+        )\s*\()""",
     re.IGNORECASE | re.VERBOSE,
 )
 
-_CALL: Final = re.compile(r"\b(?!SELECT\b|IN\b|AS\b|CAST\b|COALESCE\b)\w+\s*\(", re.IGNORECASE)
+#: Without a table: the session, the clock, chance.
+_SESSION: Final = re.compile(
+    r"""SELECT\s+(?:\w+\s*\.\s*)?(?:
+        version|sqlite_version|database|schema|current_\w+|session_user|user|system_user|connection_id|set_config
+        |now|sysdate|getdate|\w+_timestamp|localtime\w*|uuid\w*|newid|gen_random_uuid|random|rand|sleep|pg_\w+|txid_\w+
+        )\s*\(""",
+    re.IGNORECASE | re.VERBOSE,
+)
+
+_CALL: Final = re.compile(r"\b(?!(?:SELECT|IN|AS|CAST|COALESCE|VALUES)\b)(\w+)\s*\(", re.IGNORECASE)
 _WRITE: Final = re.compile(r"\b(?:INSERT\s+INTO|DELETE\s+FROM|UPDATE\s+[^\s(]+\s+SET|MERGE\s+INTO)\b", re.IGNORECASE)
 #: Verbs that never make a finding: cursors, schema changes, locks, and what describes or maintains the database.
 _SERVICE_VERBS: Final = words("""
@@ -148,7 +154,9 @@ def is_work(statement: Statement) -> bool:
     """Whether a finding may concern it: no session, cursor, lock, sequence, clock, schema change or catalogue."""
     if statement.control or statement.verb in _SERVICE_VERBS or _HOUSEKEEPING.match(statement.fingerprint):
         return False
-    return not statement.tables or not all(_CATALOGUE.fullmatch(table.replace('"', "")) for table in statement.tables)
+    if not statement.tables:
+        return not _SESSION.match(statement.fingerprint)
+    return not all(_CATALOGUE.fullmatch(table.replace('"', "")) for table in statement.tables)
 
 
 def finding_id(kind: str, fingerprint: str, caller: str | None) -> str:
@@ -188,8 +196,11 @@ def at(caller: str | None) -> str:
 
 
 def table(statement: Statement) -> str:
-    """What it is about, for a title."""
-    return bare(statement.tables[0]) if statement.tables else statement.verb
+    """What it is about, for a title: its first table, or the function it calls."""
+    if statement.tables:
+        return bare(statement.tables[0])
+    called = _CALL.search(statement.fingerprint)
+    return called[1] if called else statement.verb
 
 
 def _repeat(profile: Profile, statement: Statement, evidence: list[int], beyond: Folded | None) -> Repeat:

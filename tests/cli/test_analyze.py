@@ -138,7 +138,6 @@ def test_json_comes_line_by_line_while_the_input_is_still_open():
         [*COMMAND, "analyze", "-", "--format", "json"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
     ) as process:
         for identity in ("a", "b"):
             process.stdin.write(line(identity))
@@ -146,6 +145,17 @@ def test_json_comes_line_by_line_while_the_input_is_still_open():
             assert json.loads(process.stdout.readline())["id"] == identity
         process.stdin.close()
         assert process.wait() == 0
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_terminal_that_is_not_utf8_is_no_traceback(write, form):
+    path = write(line("é", [Query(sql="SELECT é FROM t", duration_ms=900.0)]))
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "100"}
+    ran = subprocess.run(
+        [*COMMAND, "analyze", path, "--format", form], env=environment, capture_output=True, check=True
+    )
+    assert ran.stderr == b""
+    assert ("SELECT é" if form == "json" else r"SELECT \xe9").encode() in ran.stdout
 
 
 def test_a_reader_that_goes_away_is_no_traceback(write):

@@ -57,6 +57,10 @@ def test_writes_are_not_reads(scenario, sql):
         "SELECT pg_catalog.pg_try_advisory_lock(?)",
         "SELECT nextval(?)",
         "SELECT last_insert_rowid()",
+        "SELECT CAST(SCOPE_IDENTITY() AS bigint)",
+        "SELECT next_val AS id_val FROM hibernate_sequence FOR UPDATE",
+        "SELECT NEXT VALUE FOR order_seq",
+        "SELECT pg_advisory_lock(id) FROM accounts WHERE id = ?",
         "SELECT version()",
         "SELECT set_config('app.user', ?, false)",
         "SELECT column_name FROM information_schema.columns WHERE table_name = ?",
@@ -236,6 +240,9 @@ def test_a_lookup_per_row(scenario):
         ("SELECT id FROM products WHERE LOWER(sku) = LOWER(?)", "sku"),
         ("WITH r AS (SELECT total FROM orders WHERE customer_id = ? LIMIT 3) SELECT SUM(total) FROM r", "customer_id"),
         ("SELECT id FROM seats WHERE number = ? FOR UPDATE", "number"),
+        ("SELECT now(), name FROM authors WHERE id = ?", "id"),
+        ("SELECT user AS login FROM authors WHERE id = ?", "id"),
+        ("SELECT id FROM articles WHERE MATCH(title) AGAINST(?) AND shop_id = ?", "shop_id"),
         ("SELECT EXISTS(SELECT 1 FROM imports WHERE sku = ?)", "sku"),
     ],
 )
@@ -244,6 +251,21 @@ def test_every_kind_of_lookup_per_row(scenario, sql, column):
         scenario.run(sql, value)
     [finding] = found(scenario)
     assert f" by {column} at" in finding.title
+
+
+def test_a_stored_function_per_row(scenario):
+    for product in range(6):
+        scenario.run("SELECT price_of(?)", product)
+    assert [finding.title for finding in found(scenario)] == ["6 times price_of at shop/views.py:42 in order_list"]
+
+
+def test_turns_that_overlap_waste_no_more_than_the_time_they_took(scenario):
+    for turn in range(6):
+        scenario.run(LOOKUP, turn, duration_ms=10.0)
+        scenario.at_ms = turn + 1.0
+    [finding] = found(scenario)
+    assert finding.total_ms == pytest.approx(60.0)
+    assert finding.wasted_ms == pytest.approx(5.0)  # 15 ms from the first start to the last end, less the slowest
 
 
 def test_values_in_the_text(scenario):
