@@ -91,7 +91,7 @@ class Rolling:
         """Counts of this process: `recorded` = `flushed` + `pending` + `dropped`, in profiles.
 
         `duplicates` and `lost` are batches (see `Outbox`), `failures` attempts that found the store away,
-        `last_error` the class of the last error or None, `flush_ms` what the last flush took.
+        `last_error` the class of the last error there was, `flush_ms` what the last flush took.
         """
         return self._flusher.status()
 
@@ -115,7 +115,8 @@ class _Flusher:
         self._queue.clear()
         self._taken = 0
         self._fold = Fold(self._service, max_routes=self._max_routes)
-        self._outbox = Outbox(self._open(), time.monotonic)
+        self._store = self._open()
+        self._outbox = Outbox(self._store, time.monotonic)
         self._fold_lock = threading.Lock()
         self._start_lock = threading.Lock()
         self._wake = threading.Event()
@@ -127,7 +128,7 @@ class _Flusher:
 
     def survive_fork(self) -> None:
         """Begin anew in a child; what the parent had open stays open, and is the parent's."""
-        _inherited.append(self._outbox)
+        _inherited.append(self._store)
         self._begin()
 
     def record(self, change: Delta) -> None:
@@ -144,12 +145,19 @@ class _Flusher:
         return waiter is None or (waiter.wait(timeout_s) and waiter.sent)
 
     def close(self, timeout_s: float) -> bool:
-        self._stopping = True
-        return self.flush(timeout_s)
+        self.stop()
+        sent = self.flush(timeout_s)
+        self.join(timeout_s)
+        return sent
 
     def stop(self) -> None:
-        """Let the thread end at its next turn. Takes no lock: it may be called by the garbage collector."""
+        """Let the thread end after its next turn. Takes no lock: it may be called by the garbage collector."""
         self._stopping = True
+
+    def join(self, timeout_s: float) -> None:
+        thread = self._thread
+        if thread is not None:
+            thread.join(max(0.0, timeout_s))
 
     def request_flush(self) -> _Waiter | None:
         """Ask the thread to flush now; None when there is nothing to flush."""
@@ -185,6 +193,7 @@ class _Flusher:
         with self._start_lock:
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name="perf-middleware-rolling", daemon=True)
+                self._stopping = False
                 thread.start()
                 self._thread = thread
 
@@ -193,11 +202,18 @@ class _Flusher:
             self._wake.wait(self._flush_interval_s * _jitter.uniform(0.8, 1.2))
             self._wake.clear()
             self._turn()
-            with self._start_lock:
-                if self._stopping and not self._queue and not self._waiters:
-                    self._stopping = False
-                    self._thread = None
-                    return
+            if self._stopping:
+                self._store.close()
+            if self._ended():
+                return
+
+    def _ended(self) -> bool:
+        """Whether the thread may end: whoever sees no thread from here on starts another one."""
+        with self._start_lock:
+            thread, self._thread = self._thread, None
+            if not self._stopping or self._queue or self._waiters:
+                self._thread = thread
+            return self._thread is None
 
     def _turn(self) -> None:
         waiters = [self._waiters.popleft() for _ in range(len(self._waiters))]
@@ -237,19 +253,25 @@ class _Flusher:
         for batch in batches:
             outbox.put(batch)
             sent = outbox.send()
-        if outbox.dropped_batches > dropped_batches:
+        failures, dropped_batches = outbox.failures - failures, outbox.dropped_batches - dropped_batches
+        if failures or dropped_batches:
+            faults[f"store: {outbox.last_error}"] += failures or dropped_batches
+        if dropped_batches:
             self._fold.forget_texts()
-        if outbox.failures > failures:
-            faults[f"store: {outbox.last_error}"] += outbox.failures - failures
-        self._warn()
+        self._warn(trouble=not sent or dropped_batches > 0)
         return sent
 
-    def _warn(self) -> None:
+    def _warn(self, *, trouble: bool) -> None:
         """One line when a store begins to fail, none while it goes on failing."""
-        error = self._outbox.last_error
-        if error and not self._warned:
-            logger.warning("perf.store service=%s error=%s stats_wait_in_memory=true", self._service, error)
-        self._warned = bool(error)
+        if trouble and not self._warned:
+            logger.warning(
+                "perf.store service=%s error=%s pending_batches=%d dropped_batches=%d",
+                self._service,
+                self._outbox.last_error,
+                len(self._outbox),
+                self._outbox.dropped_batches,
+            )
+        self._warned = trouble
 
 
 class _Waiter(threading.Event):
@@ -262,7 +284,7 @@ class _Waiter(threading.Event):
 _flushers: weakref.WeakSet[_Flusher] = weakref.WeakSet()
 
 #: A child keeps what its parent had open: closing an inherited SQLite connection would harm the parent's.
-_inherited: list[Outbox] = []
+_inherited: list[Store] = []
 
 
 def _after_fork() -> None:
@@ -271,11 +293,14 @@ def _after_fork() -> None:
 
 
 def _at_exit() -> None:
+    """Flush and close every sink at the same time, within one budget."""
     deadline = time.monotonic() + EXIT_BUDGET_S
-    waiters = [flusher.request_flush() for flusher in list(_flushers)]
-    for waiter in waiters:
-        if waiter is not None:
-            waiter.wait(max(0.0, deadline - time.monotonic()))
+    flushers = list(_flushers)
+    for flusher in flushers:
+        flusher.stop()
+        flusher.request_flush()
+    for flusher in flushers:
+        flusher.join(deadline - time.monotonic())
 
 
 os.register_at_fork(after_in_child=_after_fork)

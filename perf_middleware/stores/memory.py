@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from perf_middleware.stats.window import Window
 
-_opened: dict[str, MemoryStore] = {}
+_opened: dict[tuple[int, str], MemoryStore] = {}
 
 
 class MemoryStore:
@@ -89,7 +89,4 @@ class MemoryStore:
 
 def open(url: str, prefix: str) -> MemoryStore:  # noqa: A001, ARG001 - every store module has this verb; nothing to prefix
     """The process's store of this URL."""
-    return _opened.setdefault(url, MemoryStore())
-
-
-os.register_at_fork(after_in_child=_opened.clear)
+    return _opened.setdefault((os.getpid(), url), MemoryStore())

@@ -47,7 +47,7 @@ class Outbox:
         dropped_batches: Batches likewise.
         lost: Batches the store lost that were acknowledged too long ago to be sent again.
         failures: Attempts that found the store away.
-        last_error: Class of the last error; None when the last attempt went well.
+        last_error: Class of the last error there was; None when there never was one.
 
     """
 
@@ -108,7 +108,6 @@ class Outbox:
             self._drop(0)
             return
         self.lost += batch.seq - 1 - after
-        self.last_error = None
         self.duplicates += reply.outcome == "duplicate"
         self.flushed += batch.records
         self._acknowledged.append((self._pending.popleft(), self._clock()))

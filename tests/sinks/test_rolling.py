@@ -13,7 +13,7 @@ import weakref
 import pytest
 
 from perf_middleware import errors
-from perf_middleware.errors import OptionError
+from perf_middleware.errors import OptionError, StoreError
 from perf_middleware.record import Finding, Profile, Query
 from perf_middleware.sinks import rolling
 from perf_middleware.sinks.rolling import MAX_WAITING, Rolling
@@ -291,6 +291,42 @@ def test_a_fork_is_survived_without_a_hook_and_nothing_is_sent_twice(request, op
     store = open_store(url)
     assert routes(store, service).n == 2 + 3
     store.close()
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_reads_its_own_memory(open_sink, memory_url):
+    sink = open_sink(memory_url)
+    sink(PROFILE)
+    assert sink.flush(10)
+    child = os.fork()
+    if child == 0:
+        sink(PROFILE)
+        sink(PROFILE)
+        os._exit(n(memory_url) if sink.flush(10) else 99)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+    assert n(memory_url) == 1
+
+
+def test_a_batch_that_can_never_be_stored_is_told_and_counted(open_sink, away, caplog, monkeypatch):
+    away.away = False
+    refuse = [True]
+    applied = away.apply
+
+    def apply(batch, after):
+        if refuse.pop() if refuse else False:
+            raise StoreError("never")
+        return applied(batch, after)
+
+    monkeypatch.setattr(away, "apply", apply)
+    sink = open_sink("redis://away")
+    sink(PROFILE)
+    assert sink.flush(10)
+    sink(PROFILE)
+    assert sink.flush(10)
+    assert len(caplog.records) == 1
+    status = sink.status()
+    assert (status["flushed"], status["dropped"], status["last_error"]) == (1, 1, "StoreError")
+    assert routes(away, "shop").routes[0].top_queries[0].fingerprint == "select ?"
 
 
 def _count(url, service, records):

@@ -174,3 +174,15 @@ def test_the_error_does_not_repeat_a_password():
     with pytest.raises(OptionError) as raised:
         open_store("redis://user:secret@host:port")
     assert "secret" not in str(raised.value)
+
+
+def test_a_store_of_someone_else_is_found_by_its_scheme(monkeypatch):
+    class Found:
+        @staticmethod
+        def load():
+            return lambda url, prefix: (url, prefix)
+
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group, name: [Found] if name == "theirs" else [])
+    assert open_store("theirs://host", prefix="p") == ("theirs://host", "p")
+    with pytest.raises(OptionError, match="no store has the scheme 'others'"):
+        open_store("others://host")
