@@ -30,14 +30,14 @@ _lock = threading.RLock()
 
 def known() -> tuple[str, ...]:
     """Names of all drivers that can be hooked: ours and third parties'."""
-    return (*_DRIVERS, *(point.name for point in entry_points(group=ENTRY_POINTS) if point.name not in _DRIVERS))
+    return tuple(dict.fromkeys((*_DRIVERS, *(point.name for point in entry_points(group=ENTRY_POINTS)))))
 
 
 def install(*names: str) -> None:
     """Hook the named drivers, or all.
 
     Raises:
-        OptionError: For a name nobody has.
+        OptionError: For a name nobody has, or a third party's driver that cannot be loaded.
 
     """
     with _lock:
@@ -49,7 +49,7 @@ def uninstall(*names: str) -> None:
     """Undo one `install` of the named drivers, or of all; the last one restores every attribute touched.
 
     Raises:
-        OptionError: For a name nobody has.
+        OptionError: For a name nobody has, or a third party's driver that cannot be loaded.
 
     """
     with _lock:
@@ -74,6 +74,9 @@ def _load(name: str) -> Hookable:
         return import_module(_DRIVERS[name])
     for point in entry_points(group=ENTRY_POINTS):
         if point.name == name:
-            driver: Hookable = point.load()
+            try:
+                driver: Hookable = point.load()
+            except Exception as error:
+                raise OptionError(f"drivers: {name!r} cannot be loaded from {point.value}: {error}") from error
             return driver
     raise OptionError(f"drivers: unknown name {name!r}; known: {', '.join(known())}")

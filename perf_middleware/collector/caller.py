@@ -1,11 +1,12 @@
 """Which line of the application asked: a walk over code objects, with line numbers worked out at the end.
 
-No `traceback`, no `linecache`, no `repr` of anything: see PITFALLS in docs/collector.md for what those cost.
+No `traceback`, no `linecache`, no `repr` of anything: docs/collector.md tells what those cost.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import site
 import sys
 import sysconfig
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 #: Frames looked at before giving up: deeper stacks have no application frame that explains the query.
 MAX_FRAMES: Final = 200
 
+#: File names judged before starting over: code made at run time may have names without an end.
+MAX_FILENAMES: Final = 10_000
+
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep  # noqa: PTH120, PTH100 - no pathlib on import
 _DEMO = os.path.join(_PACKAGE, "cli", "demo", "")  # noqa: PTH118
 _LIBRARY_FOLDERS = ("/site-packages/", "/dist-packages/")
@@ -26,8 +30,12 @@ _LIBRARY_FOLDERS = ("/site-packages/", "/dist-packages/")
 def _libraries() -> tuple[str, ...]:
     paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     paths.update(site.getsitepackages())
-    return (*(path.rstrip(os.sep) + os.sep for path in paths if path), _PACKAGE)
+    paths.update([os.path.realpath(path) for path in paths])
+    return (*(path.rstrip(os.sep) + os.sep for path in paths), _PACKAGE)
 
+
+#: A comprehension is part of the function it stands in, as Python 3.12 has it.
+_COMPREHENSION = re.compile(r"(\.<locals>)?\.<(listcomp|setcomp|dictcomp|genexpr)>(?=\.|$)")
 
 _LIBRARIES = _libraries()
 _is_application: dict[str, bool] = {}
@@ -50,13 +58,21 @@ def find_caller(depth: int = 2) -> tuple[CodeType | None, int]:
 
 
 def _judge(filename: str) -> bool:
-    if filename.startswith("<"):  # generated code: no file to point at, and names without an end
-        return False
-    path = os.path.abspath(filename)  # noqa: PTH100
+    path = _absolute(filename)
     ours = path.startswith(_DEMO)  # the demo's shop stands in for an application
     library = path.startswith(_LIBRARIES) or any(folder in path.replace(os.sep, "/") for folder in _LIBRARY_FOLDERS)
-    verdict = _is_application[filename] = ours or not library
+    generated = filename.startswith("<")  # no file to point at
+    if len(_is_application) >= MAX_FILENAMES:
+        _is_application.clear()
+    verdict = _is_application[filename] = not generated and (ours or not library)
     return verdict
+
+
+def _absolute(path: str) -> str:
+    try:
+        return os.path.abspath(path)  # noqa: PTH100
+    except OSError:  # the current folder is gone
+        return path
 
 
 @lru_cache(maxsize=4096)
@@ -66,14 +82,14 @@ def describe(code: CodeType, lasti: int) -> str:
     for start, end, number in code.co_lines():
         if start <= lasti < end and number is not None:
             line = number
-    function = code.co_qualname.rpartition("<locals>.")[2]
+    function = _COMPREHENSION.sub("", code.co_qualname).rpartition("<locals>.")[2]
     return f"{_short(code.co_filename)}:{line} in {function}"
 
 
 def _short(filename: str) -> str:
     """The path below the longest import root (or the current folder) that holds it, with forward slashes."""
-    path = os.path.abspath(filename)  # noqa: PTH100
-    roots = [os.path.abspath(root or ".") for root in (*sys.path, os.curdir)]  # noqa: PTH100
+    path = _absolute(filename)
+    roots = [_absolute(root or os.curdir) for root in (*sys.path, os.curdir) if isinstance(root, str)]
     inside = [root for root in roots if path.startswith(root.rstrip(os.sep) + os.sep)]
     if inside:
         path = os.path.relpath(path, max(inside, key=len))

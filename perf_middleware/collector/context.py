@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from contextvars import ContextVar, copy_context
 from functools import partial
+from itertools import count
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
@@ -29,16 +30,24 @@ FOLD_EVERY: Final = 1024
 
 
 class Unattributed:
-    """Queries that ran while no profile was open for them, counted since the process started."""
+    """Queries that ran while no profile was open for them, counted since the process started.
+
+    Counting takes no lock, which a fork could find held: an iterator's step is whole.
+    """
 
     def __init__(self) -> None:
-        self.count = 0
-        self._lock = threading.Lock()
+        self._ticks = count(1)
+        self._reads = 0
 
     def add(self) -> None:
         """Count one; safe from any thread."""
-        with self._lock:
-            self.count += 1
+        next(self._ticks)
+
+    @property
+    def count(self) -> int:
+        """How many so far."""
+        self._reads += 1
+        return next(self._ticks) - self._reads
 
 
 unattributed = Unattributed()
@@ -101,7 +110,7 @@ class Capture:
         self._rows: list[Row] | None = []
         self._lock = threading.Lock()
         self.start_ns = perf_counter_ns()
-        self._reading = Reading(self.start_ns, capture_sql)
+        self._reading = Reading(self.start_ns, keep=keep, capture_sql=capture_sql)
 
     def note(self, row: Row) -> None:
         """Append one fact; the only thing that happens while the application waits."""
@@ -112,8 +121,9 @@ class Capture:
         rows.append(row)
         if len(rows) >= self._fold_at:
             self._absorb(rows)
-        if self.parent is not None and self.parent.open:
-            self.parent.note(row)
+        parent = self.parent
+        if parent is not None and parent.open:
+            parent.note(row)
 
     @property
     def open(self) -> bool:
@@ -127,11 +137,13 @@ class Capture:
         return self._reading
 
     def close(self) -> Reading:
-        """Read for the last time and empty the slot."""
-        reading = self.read()
-        self._rows = None
+        """Empty the slot and read for the last time; who still holds the slot holds nothing more."""
+        rows, self._rows = self._rows, None
         self.profile = None
         self.parent = None
+        if rows is not None:
+            self._absorb(rows)
+        reading, self._reading = self._reading, Reading(self.start_ns, keep=0, capture_sql=0)
         return reading
 
     def _absorb(self, rows: list[Row]) -> None:
@@ -149,13 +161,25 @@ current: ContextVar[Capture | None] = ContextVar("perf_middleware_capture", defa
 def propagate(executor: Executor) -> Executor:
     """Make a plain executor's jobs count to the profile that was open when they were submitted.
 
-    Without it such jobs have no context and count as unattributed. Returns the same executor.
+    Without it such jobs have no context and count as unattributed. Returns the same executor; a second call does
+    nothing.
+
+    Raises:
+        TypeError: For an executor of processes: a context stays in its process.
+
     """
+    from concurrent.futures import ProcessPoolExecutor  # noqa: PLC0415 - it brings multiprocessing
+
+    if isinstance(executor, ProcessPoolExecutor):
+        raise TypeError("propagate() wants an executor of threads: the jobs of processes cannot be told apart here")
     submit = executor.submit
+    if getattr(submit, "propagates", False):
+        return executor
 
     def submit_in_context(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         return submit(partial(copy_context().run, function, *args, **kwargs))
 
+    submit_in_context.propagates = True  # type: ignore[attr-defined]
     setter: Any = executor
     setter.submit = submit_in_context
     return executor

@@ -28,13 +28,20 @@ class Hookable(Protocol):
 
 
 class Hook:
-    """One installation, counted: the first `install` hooks, the last `uninstall` restores."""
+    """One installation, counted: the first `install` hooks, the last `uninstall` restores.
+
+    Attributes:
+        covered: Places where another tool had patched on top of us when we were uninstalled, so that ours stays
+            below it, doing nothing.
+
+    """
 
     def __init__(self, target: Hookable) -> None:
         self.target = target
         self.count = 0
         self.waiting = False
         self.patches: Patches | None = None
+        self.covered: list[str] = []
 
     def install(self) -> None:
         """Hook now if the module is there, else when it is imported."""
@@ -68,12 +75,18 @@ class Hook:
         self.count = max(0, self.count - 1)
         if not self.count and self.patches is not None:
             self.patches.undo()
+            self.covered += self.patches.covered
             self.patches = None
 
     def status(self) -> str:
-        """One of "hooked", "uninstalled", "waiting for import" and "not hooked" (which is a fault of ours)."""
+        """One of "hooked", "uninstalled", "waiting for import" and "not hooked" (which is a fault of ours).
+
+        After "uninstalled" it says where another tool has patched on top of us.
+        """
         if self.patches is not None:
             return "hooked"
         if not self.count:
-            return "uninstalled"
+            return (
+                f"uninstalled (silent below another tool: {', '.join(self.covered)})" if self.covered else "uninstalled"
+            )
         return "not hooked" if self.target.MODULE in sys.modules else "waiting for import"

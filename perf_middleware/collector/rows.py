@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from perf_middleware.collector.caller import describe
 from perf_middleware.record import Folded, Query, Transaction
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 #: Longer texts are fingerprinted when noted instead of being kept until the profile ends: a bound on memory.
 KEEP_TEXT_CHARS: Final = 65_536
+
+#: Fingerprints with counters of their own; further ones share one, so that text without an end costs no memory.
+MAX_FOLDED: Final = 1000
 
 #: Drivers say "unknown" with -1 or the largest unsigned number.
 MAX_ROWS: Final = 2**63 - 1
@@ -35,16 +38,18 @@ class Target:
     Attributes:
         system: `db.system.name`.
         db: Which database, without credentials.
+        session: Stands for the connection, also when it turns to another database.
         busy: A recorded call is running, so that the calls it makes itself are not recorded again.
         wire: Statements sent since the outermost recorded call began.
 
     """
 
-    __slots__ = ("busy", "db", "system", "wire")
+    __slots__ = ("busy", "db", "session", "system", "wire")
 
-    def __init__(self, system: str, db: str | None) -> None:
+    def __init__(self, system: str, db: str | None, session: object = None) -> None:
         self.system = system
         self.db = db
+        self.session = session or object()
         self.busy = False
         self.wire = 0
 
@@ -69,10 +74,10 @@ class Extra:
         self.rows = (self.rows or 0) + rows
 
 
-#: text (or the statement, when the text was too long to keep), start_ns, end_ns, target, parameters' token,
-#: caller's code, its last instruction, rows, in a transaction afterwards (None: unknown), thread, extra
+#: text (or the statement, when the text was not worth keeping), start_ns, end_ns, target, parameters' token,
+#: caller's code, its last instruction, rows, in a transaction afterwards (None: if it used a table), thread, extra
 Row: TypeAlias = (
-    "tuple[str | bytes | bytearray | Statement, int, int, Target, int | None, CodeType | None, int, "
+    "tuple[str | Statement, int, int, Target, int | None, CodeType | None, int, "
     "int | None, bool | None, int, Extra | None]"
 )
 
@@ -80,21 +85,30 @@ _START = itemgetter(1)
 
 
 class Reading:
-    """Counts, times, rows and transactions of one profile, extended as rows come in."""
+    """Counts, times, rows and transactions of one profile, extended as rows come in.
 
-    def __init__(self, origin_ns: int, capture_sql: int) -> None:
+    Attributes:
+        origin_ns: When the profile began.
+        keep: Queries, and transactions, kept as rows.
+        capture_sql: Characters of the text kept with a query.
+
+    """
+
+    def __init__(self, origin_ns: int, *, keep: int, capture_sql: int) -> None:
         self.origin_ns = origin_ns
+        self.keep = keep
         self.capture_sql = capture_sql
         self.queries: list[Query] = []
         self.transactions: list[Transaction] = []
-        self.folded: dict[tuple[str, str | None, str], Folded] = {}
+        self.folded: dict[tuple[str, str | None, str] | None, Folded] = {}
         self.query_count = 0
         self.db_ns = 0
         self.db_sum_ns = 0
         self.fetch_ns: int | None = None
         self._rows_read = 0
         self._covered_until_ns = 0
-        self._open: dict[Target, int] = {}
+        self._kept: list[Row] = []
+        self._open: dict[object, int] = {}
         self._late: list[tuple[Query, Extra]] = []
 
     def add(self, rows: list[Row], capture: Capture) -> None:
@@ -109,6 +123,10 @@ class Reading:
                 continue
             self.queries.append(self._query(row, statement, ordinal, capture))
             counted.append(row)
+        self._kept += counted
+        if counted and min(map(_START, counted)) < self._covered_until_ns:  # they overlap what was read before
+            self.query_count = self.db_ns = self.db_sum_ns = self._covered_until_ns = 0
+            counted = self._kept[:]
         self._count(counted)
         self._settle()
 
@@ -122,10 +140,7 @@ class Reading:
                 continue
             counted.append(row)
             target, extra = row[3], row[10]
-            key = (statement.fingerprint, target.db, target.system)
-            entry = self.folded.get(key)
-            if entry is None:
-                entry = self.folded[key] = Folded(statement.fingerprint, target.db, target.system)
+            entry = self._folded(statement.fingerprint, target)
             duration_ms = (row[2] - row[1]) / 1e6
             entry.count += 1
             entry.wire += 1 if extra is None else extra.wire
@@ -133,6 +148,16 @@ class Reading:
             entry.duration_ms += duration_ms
             entry.max_ms = max(entry.max_ms, duration_ms)
         self._count(counted)
+
+    def _folded(self, fingerprint: str, target: Target) -> Folded:
+        key = (fingerprint, target.db, target.system)
+        entry = self.folded.get(key)
+        if entry is None:
+            if len(self.folded) < MAX_FOLDED:
+                entry = self.folded[key] = Folded(*key)
+            else:
+                entry = self.folded.setdefault(None, Folded())
+        return entry
 
     def by_verb_and_table(self) -> tuple[dict[str, int], dict[str, int]]:
         """How many queries had each verb, and how many touched each table."""
@@ -197,8 +222,8 @@ class Reading:
             phase=_phase(start_ns, capture),
             blocking=thread == capture.loop_thread,
         )
-        if self.capture_sql:
-            query.sql = _shown(text, self.capture_sql)
+        if self.capture_sql and isinstance(text, str):
+            query.sql = text[: self.capture_sql]
         if extra is not None:
             query.many = extra.many
             query.wire = extra.wire
@@ -208,23 +233,27 @@ class Reading:
 
     def _transaction(self, row: Row, statement: Statement) -> int | None:
         """Follow the row's connection in and out of transactions; its ordinal if it is inside one."""
-        start_ns, end_ns, target, inside = row[1], row[2], row[3], row[8]
-        ordinal = self._open.get(target)
+        start_ns, end_ns, target, inside, extra = row[1], row[2], row[3], row[8], row[10]
+        verb, failed = statement.transaction, extra is not None and extra.error is not None
+        ordinal = self._open.get(target.session)
+        if ordinal is not None and verb == "begin" and not failed:
+            self._end(target, "commit", start_ns)  # which BEGIN implies
+            ordinal = None
         if ordinal is None:
-            if not inside and statement.transaction != "begin":
+            begins = bool(statement.tables) if inside is None else inside
+            if not begins or verb in ("commit", "rollback") or len(self.transactions) >= self.keep:
                 return None
-            if statement.transaction in ("commit", "rollback"):
-                return None
-            ordinal = self._open[target] = len(self.transactions)
+            ordinal = self._open[target.session] = len(self.transactions)
             self.transactions.append(Transaction(start_ms=self._ms(start_ns), db=target.db))
-        transaction = self.transactions[ordinal]
-        transaction.busy_ms += (end_ns - start_ns) // 1000 / 1000
-        ended = statement.transaction in ("commit", "rollback")
-        if ended or (inside is False and statement.transaction != "begin"):
-            transaction.outcome = "rollback" if statement.transaction == "rollback" else "commit"
-            transaction.duration_ms = self._ms(end_ns) - transaction.start_ms
-            del self._open[target]
+        self.transactions[ordinal].busy_ms += (end_ns - start_ns) // 1000 / 1000
+        if inside is False or (verb in ("commit", "rollback") and not failed):
+            self._end(target, "rollback" if verb == "rollback" or failed else "commit", end_ns)
         return ordinal
+
+    def _end(self, target: Target, outcome: Literal["commit", "rollback"], at_ns: int) -> None:
+        transaction = self.transactions[self._open.pop(target.session)]
+        transaction.outcome = outcome
+        transaction.duration_ms = self._ms(at_ns) - transaction.start_ms
 
 
 def _statement(row: Row) -> Statement:
@@ -244,9 +273,3 @@ def _phase(start_ns: int, capture: Capture) -> str:
     if capture.last_byte_ns is None or start_ns < capture.last_byte_ns:
         return "stream"
     return "background"
-
-
-def _shown(text: Any, max_chars: int) -> str | None:
-    if isinstance(text, (bytes, bytearray)):
-        return bytes(text[:max_chars]).decode("utf-8", "replace")
-    return text[:max_chars] if isinstance(text, str) else None

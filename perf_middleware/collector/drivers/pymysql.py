@@ -8,19 +8,16 @@ open is read from the server's own status flags.
 
 from __future__ import annotations
 
-from threading import get_ident
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from perf_middleware.collector.caller import find_caller
 from perf_middleware.collector.context import unattributed
-from perf_middleware.collector.parameters import params_token
-from perf_middleware.collector.rows import KEEP_TEXT_CHARS, Extra, Target
+from perf_middleware.collector.noting import counted, note_query
+from perf_middleware.collector.rows import Extra, Target
 from perf_middleware.errors import fault
-from perf_middleware.sql import parse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from types import FunctionType, ModuleType
 
     from perf_middleware.collector.context import Capture
@@ -30,9 +27,12 @@ if TYPE_CHECKING:
 
 MODULE = "pymysql"
 
-_IN_TRANSACTION = 1  # SERVER_STATUS_IN_TRANS
-_GONE_AWAY = 2006  # CR_SERVER_GONE_ERROR: the connection broke while sending
+_IN_TRANSACTION, _AUTOCOMMIT = 1, 2  # SERVER_STATUS_IN_TRANS, SERVER_STATUS_AUTOCOMMIT
+_SURE = _IN_TRANSACTION | _AUTOCOMMIT
+_DEADLOCK = " 1213"  # ER_LOCK_DEADLOCK: the server has rolled the whole transaction back
+_READING = ("_read_query_result", "_read_ok_packet", "read")
 _TARGET = "_perf_middleware_target"
+_EXTRA = "_perf_middleware_extra"
 
 
 def hook(module: ModuleType, patches: Patches) -> None:
@@ -45,15 +45,25 @@ def hook(module: ModuleType, patches: Patches) -> None:
         patches.replace(cursors.SSCursor, name, _bulk_fetch)
     patches.replace(connection, "query", _query)
     patches.replace(connection, "select_db", _select_db)
-    for name in ("begin", "commit", "rollback"):
-        patches.replace(connection, name, _transaction(name.upper()))
+    for name, text in _COMMANDS.items():
+        patches.replace(connection, name, _command(text))
+
+
+#: Methods that send a fixed statement by a way of their own. The server rolls back what `close` leaves open.
+_COMMANDS = {
+    "begin": "BEGIN",
+    "commit": "COMMIT",
+    "rollback": "ROLLBACK",
+    "autocommit": "SET autocommit",
+    "show_warnings": "SHOW WARNINGS",
+    "close": "ROLLBACK",
+}
 
 
 def _execute(original: Any, get: Get) -> FunctionType:
     def execute(self: Any, query: Any, args: Any = None) -> Any:
         capture = get()
         if capture is None:
-            unattributed.add()
             return original(self, query, args)
         target = _target(self.connection)
         if target.busy:
@@ -78,25 +88,27 @@ def _executemany(original: Any, get: Get) -> FunctionType:
     def executemany(self: Any, query: Any, args: Any) -> Any:
         capture = get()
         if capture is None:
-            unattributed.add()
             return original(self, query, args)
         target = _target(self.connection)
         if target.busy:
             return original(self, query, args)
-        counted = _Counted(args)
+        many = None
+        if not hasattr(args, "__len__"):
+            args, many = counted(args)
         extra = Extra()
         target.busy = True
         target.wire = 0
         start_ns = perf_counter_ns()
         try:
-            return original(self, query, counted.args)
+            return original(self, query, args)
         except BaseException as error:
             extra.error = _error(error)
             raise
         finally:
             target.busy = False
-            extra.many, extra.wire = counted.count(), target.wire
+            extra.wire = target.wire
             if extra.wire or extra.error:
+                extra.many = _size(args) if many is None else many()
                 _note(capture, self, target, query, None, start_ns, extra)
 
     return executemany  # type: ignore[return-value]
@@ -106,9 +118,10 @@ def _callproc(original: Any, get: Get) -> FunctionType:
     def callproc(self: Any, procname: Any, args: Any = ()) -> Any:
         capture = get()
         if capture is None:
-            unattributed.add()
             return original(self, procname, args)
         target = _target(self.connection)
+        if target.busy:
+            return original(self, procname, args)
         extra = Extra()
         target.busy = True
         target.wire = 0
@@ -120,8 +133,8 @@ def _callproc(original: Any, get: Get) -> FunctionType:
             raise
         finally:
             target.busy = False
-            extra.wire = max(0, target.wire - (1 if args else 0))  # the first statement only SETs the arguments
-            text = f"CALL `{procname}`({', '.join('?' * len(args))})"
+            extra.wire = max(0, target.wire - bool(_size(args)))  # the first statement only SETs the arguments
+            text = f"CALL `{procname}`({', '.join('?' * (_size(args) or 0))})" if type(procname) is str else procname
             _note(capture, self, target, text, args, start_ns, extra)
 
     return callproc  # type: ignore[return-value]
@@ -134,34 +147,35 @@ def _query(original: Any, get: Get) -> FunctionType:
             target.wire += 1
             try:
                 return original(self, sql, unbuffered)
-            except Exception as error:
+            except BaseException as error:
                 target.wire -= not _was_sent(error)
                 raise
         capture = get()
         if capture is None:
+            unattributed.add()
             return original(self, sql, unbuffered)
         target = _target(self)
-        extra = None
         start_ns = perf_counter_ns()
         try:
-            return original(self, sql, unbuffered)
+            rows = original(self, sql, unbuffered)
         except BaseException as error:
             extra = Extra(wire=int(_was_sent(error)), error=_error(error))
-            raise
-        finally:
             _note_on(capture, self, target, sql, None, start_ns, None, extra)
+            raise
+        _note_on(capture, self, target, sql, None, start_ns, rows, None)
+        return rows
 
     return query  # type: ignore[return-value]
 
 
 def _bulk_fetch(original: Any, get: Get) -> FunctionType:
     def fetch(self: Any, *args: Any, **kwargs: Any) -> Any:
-        extra = self.__dict__.get("_perf_middleware_extra")
+        extra = self.__dict__.get(_EXTRA)
         if extra is None or get() is None:
             return original(self, *args, **kwargs)
         start_ns = perf_counter_ns()
         rows = original(self, *args, **kwargs)
-        extra.fetched(perf_counter_ns() - start_ns, len(rows or ()))
+        extra.fetched(perf_counter_ns() - start_ns, len(rows))
         return rows
 
     return fetch  # type: ignore[return-value]
@@ -171,58 +185,49 @@ def _select_db(original: Any, get: Get) -> FunctionType:
     def select_db(self: Any, db: Any) -> Any:
         result = original(self, db)
         if get() is not None:
-            _target(self).db = _database(self)
+            target = _target(self)  # stays as it is in the rows already noted
+            self.__dict__[_TARGET] = Target(target.system, _database(self, db), target.session)
         return result
 
     return select_db  # type: ignore[return-value]
 
 
-def _transaction(verb: str) -> Callable[[Any, Get], FunctionType]:
+def _command(text: str) -> Callable[[Any, Get], FunctionType]:
     def make(original: Any, get: Get) -> FunctionType:
-        def transaction(self: Any) -> Any:
+        def command(self: Any, *args: Any, **kwargs: Any) -> Any:
             capture = get()
+            if capture is None:
+                return original(self, *args, **kwargs)
+            extra = None
             start_ns = perf_counter_ns()
-            result = original(self)
-            if capture is not None:
-                _note_on(capture, self, _target(self), verb, None, start_ns, None, None)
-            return result
+            try:
+                return original(self, *args, **kwargs)
+            except BaseException as error:
+                extra = Extra(wire=int(_was_sent(error)), error=_error(error))
+                raise
+            finally:
+                _note_on(capture, self, _target(self), text, None, start_ns, None, extra)
 
-        return transaction  # type: ignore[return-value]
+        return command  # type: ignore[return-value]
 
     return make
-
-
-class _Counted:
-    """Parameter sets, counted without consuming a generator before the driver does."""
-
-    def __init__(self, args: Any) -> None:
-        self.args = args
-        self._seen = 0
-        if not hasattr(args, "__len__"):
-            self.args = self._counting(args)
-
-    def _counting(self, args: Any) -> Iterator[Any]:
-        for item in args:
-            self._seen += 1
-            yield item
-
-    def count(self) -> int:
-        return len(self.args) if hasattr(self.args, "__len__") else self._seen
 
 
 def _note(  # noqa: PLR0917 - a row's facts, in its order
     capture: Capture, cursor: Any, target: Target, query: Any, args: Any, start_ns: int, extra: Extra | None
 ) -> None:
-    """Note what a cursor did; its connection's status says whether a transaction is open."""
-    try:
-        rows = cursor.rowcount
-        result = cursor._result  # noqa: SLF001 - whether rows are still on their way; absent in versions we do not know
-        if result is not None and result.unbuffered_active:
-            extra = extra or Extra()
-            cursor.__dict__["_perf_middleware_extra"] = extra
+    """Note what a cursor did; of a failed statement its `rowcount` knows nothing."""
+    rows = None
+    if extra is None or extra.error is None:
+        try:
+            rows = cursor.rowcount
+            result = cursor._result  # noqa: SLF001 - absent in versions we do not know
+            if result is not None and result.unbuffered_active:  # rows are still to come
+                extra = extra or Extra()
+                cursor.__dict__[_EXTRA] = extra
+                rows = None
+        except AttributeError:
             rows = None
-    except AttributeError:
-        rows = None
     _note_on(capture, cursor.connection, target, query, args, start_ns, rows, extra)
 
 
@@ -236,15 +241,22 @@ def _note_on(  # noqa: PLR0917 - a row's facts, in its order
     rows: int | None,
     extra: Extra | None,
 ) -> None:
+    """Note a statement; the connection's status says whether a transaction is open after it."""
     end_ns = perf_counter_ns()
     try:
-        code, lasti = find_caller(3) if capture.callers else (None, 0)
-        token = params_token(args) if capture.detailed and args is not None else None
-        text = query if len(query) <= KEEP_TEXT_CHARS else parse(query, target.system)
-        inside = bool(connection.server_status & _IN_TRANSACTION) if connection is not None else None
-        capture.note((text, start_ns, end_ns, target, token, code, lasti, rows, inside, get_ident(), extra))
+        status = _AUTOCOMMIT if connection is None else connection.server_status
+        inside = bool(status & _IN_TRANSACTION) if status & _SURE else _unsure(connection)
+        if inside and extra is not None and extra.error is not None:  # an error tells no status
+            inside = connection.open and not extra.error.endswith(_DEADLOCK)
+        note_query(capture, target, query, args, start_ns, end_ns, rows, inside, extra)
     except Exception as error:  # noqa: BLE001 - a fault of ours is not the application's
         fault("pymysql", error)
+
+
+def _unsure(connection: Any) -> bool | None:
+    """None with autocommit off: PyMySQL takes no status from a result's end, so its tables have to tell."""
+    result = connection._result  # noqa: SLF001
+    return None if result is not None and result.field_count else False
 
 
 def _target(connection: Any) -> Target:
@@ -252,27 +264,43 @@ def _target(connection: Any) -> Target:
         target: Target | None = connection.__dict__.get(_TARGET)
         if target is None:
             system = "mariadb" if "mariadb" in str(connection.server_version).lower() else "mysql"
-            target = connection.__dict__[_TARGET] = Target(system, _database(connection))
+            target = connection.__dict__[_TARGET] = Target(system, _database(connection, connection.db))
     except Exception:  # noqa: BLE001 - a closed cursor has no connection; the driver is about to say so
         return Target("mysql", None)
     return target
 
 
-def _database(connection: Any) -> str:
-    database = connection.db
-    if isinstance(database, bytes):
-        database = database.decode("utf-8", "replace")
+def _database(connection: Any, name: Any) -> str:
+    if isinstance(name, bytes):
+        name = name.decode("utf-8", "replace")
     where = connection.unix_socket or f"{connection.host}:{connection.port}"
-    return f"{where}/{database or ''}"
+    return f"{where}/{name or ''}"
+
+
+def _size(args: Any) -> int | None:
+    try:
+        return len(args)
+    except Exception:  # noqa: BLE001 - it has no length, or one that cannot be told
+        return None
 
 
 def _was_sent(error: BaseException) -> bool:
-    """False for failures before anything reached the server: closed connections, texts that cannot be encoded."""
-    number = error.args[0] if error.args else None
-    return not isinstance(error, Exception) or (type(number) is int and number not in (0, _GONE_AWAY))
+    """Whether a statement left before it failed: the traceback tells reading from encoding and sending."""
+    step = error.__traceback__
+    while step is not None:
+        name = step.tb_frame.f_code.co_name
+        if name == "_execute_command":
+            return False
+        if name in _READING:
+            return True
+        step = step.tb_next
+    return False
 
 
 def _error(error: BaseException) -> str:
-    """Class and errno; the message quotes values."""
-    number = error.args[0] if error.args else None
-    return f"{type(error).__name__} {number}" if type(number) is int else type(error).__name__
+    """Class and the server's errno; the message quotes values, and so may another class's first argument."""
+    name = type(error).__name__
+    if any(base.__module__ == "pymysql.err" for base in type(error).__mro__):
+        number = error.args[0] if error.args else None
+        return f"{name} {number}" if type(number) is int and number else name
+    return name

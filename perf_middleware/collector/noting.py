@@ -1,0 +1,44 @@
+"""What every driver notes about a query, in one place: text, parameters' token, caller's position, thread."""
+
+from __future__ import annotations
+
+from itertools import count
+from operator import itemgetter
+from threading import get_ident
+from typing import TYPE_CHECKING, Any
+
+from perf_middleware.collector.caller import find_caller
+from perf_middleware.collector.parameters import params_token
+from perf_middleware.collector.rows import KEEP_TEXT_CHARS, Extra, Target
+from perf_middleware.sql import parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from perf_middleware.collector.context import Capture
+
+_FIRST = itemgetter(0)
+
+
+def note_query(  # noqa: PLR0917 - a row's facts, in its order; keywords would cost on the hot path
+    capture: Capture,
+    target: Target,
+    query: Any,
+    parameters: Any,
+    start_ns: int,
+    end_ns: int,
+    rows: int | None,
+    inside: bool | None,  # noqa: FBT001
+    extra: Extra | None,
+) -> None:
+    """Append one row. Only an exact `str` is kept as it is: anything else may change, or have methods of its own."""
+    code, lasti = find_caller(2) if capture.callers else (None, 0)
+    token = params_token(parameters) if parameters is not None and capture.detailed else None
+    text = query if type(query) is str and len(query) <= KEEP_TEXT_CHARS else parse(query, target.system)
+    capture.note((text, start_ns, end_ns, target, token, code, lasti, rows, inside, get_ident(), extra))
+
+
+def counted(sets: Iterable[Any]) -> tuple[Iterator[Any], Callable[[], int]]:
+    """The same parameter sets, taken one by one as the driver asks, and a function (to call once) that counts those."""
+    ticks = count()
+    return map(_FIRST, zip(sets, ticks)), ticks.__next__  # noqa: B905 - the ticks have no end
