@@ -8,6 +8,7 @@ costs a request nothing; no query of a store is ever taken for one of the applic
 from __future__ import annotations
 
 import atexit
+import contextvars
 import os
 import random
 import threading
@@ -192,7 +193,9 @@ class _Flusher:
     def _start(self) -> None:
         with self._start_lock:
             if self._thread is None:
-                thread = threading.Thread(target=self._run, name="perf-middleware-rolling", daemon=True)
+                # An empty context: what the thread asks of its store is never a query of the request that started it.
+                run = contextvars.Context().run
+                thread = threading.Thread(target=run, args=(self._run,), name="perf-middleware-rolling", daemon=True)
                 self._stopping = False
                 thread.start()
                 self._thread = thread
