@@ -250,10 +250,10 @@ class _Dialect:
             r"%(?:[sbt](?!\w)|\([^()]*+\)[a-zA-Z]|%)",
             r"::|:=|:\w++",
             r"\$\w++(?!\$)",
-            r"@@?+[\w.$]++",
+            r"@@?+[\w$]++(?:\.[\w$]++)*+",
             *([] if hash_comments == "#" else [r"#{1,2}\w++" if strict_brackets else r"#>>?|#-"]),
             r"->>?|<=>|[<>!=]=|<>|\|\||&&|@@|@>|<@|=>|!?~~?\*?|/(?!\*)",
-            r"[-+*%<>=!&|^~#@:\]{}.?]" if strict_brackets else r"[-+*%<>=!&|^~#@:\[\]{}.?]",
+            r"[-+*%<>=!&|^~#@:{}.?]" if strict_brackets else r"[-+*%<>=!&|^~#@:\[\]{}.?]",
         ]
         space = rf"(?:\s++|{line_comments}|/\*(?![!M])(?:[^*/]++|\*(?!/)|/(?!\*))*+\*/)*+"
         self.leading = re.compile(space)
@@ -512,8 +512,8 @@ def _normalise(text: str, dialect: _Dialect) -> _Normalised | None:  # noqa: C90
             if lexeme.isdigit() or dialect.number.fullmatch(lexeme):
                 value = 2
         elif kind == _QUESTION:
-            operand = not (dialect.question_operator and after_operand)
-            value = 1 if operand else 0
+            if not (dialect.question_operator and after_operand):  # `data ? 'key'`, or `date ?` in a fingerprint
+                value = 1
         elif kind == _PERCENT:
             operand = lexeme not in ("%", "%%")
             value = 1 if operand else 0

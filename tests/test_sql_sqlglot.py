@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
 import sqlglot
 from sqlglot import exp
 
@@ -162,8 +161,7 @@ def with_another_name(tree):
     return changed
 
 
-@pytest.mark.parametrize("case", CORPUS[::7], ids=lambda case: case["sql"][:40])
-def test_a_fingerprint_is_its_own_fingerprint(case):
-    first = sql.parse(case["sql"], case["system"])
-    again = sql.parse(first.fingerprint, case["system"])
-    assert again[:5] == first[:5]
+def test_every_fingerprint_of_the_corpus_is_its_own():
+    for case in CORPUS:
+        first = sql.parse(case["sql"], case["system"])
+        assert sql.parse(first.fingerprint, case["system"])[:5] == first[:5]
