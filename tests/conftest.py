@@ -57,14 +57,18 @@ def profiled():
 
 
 @pytest.fixture
-def query(profiled):
+def query(profiled, tmp_path):
     """`query(n)` runs n statements, from any thread, on a database opened after the door hooked its driver."""
+    path = tmp_path / "items.sqlite"
+    made = sqlite3.connect(path)
+    made.execute("CREATE TABLE item (id INTEGER PRIMARY KEY, title TEXT)")
+    made.close()
 
     def run(count=1):
         if not opened:
-            opened.append(sqlite3.connect(":memory:", check_same_thread=False))
+            opened.append(sqlite3.connect(path, check_same_thread=False))
         for number in range(count):
-            opened[0].cursor().execute("SELECT ?", (number,)).fetchall()
+            opened[0].cursor().execute("SELECT title FROM item WHERE id = ?", (number,)).fetchall()
 
     opened = []
     yield run
