@@ -95,11 +95,23 @@ def _named_like(base: type, traced: type) -> type:
 
 
 def _connections(base: type, cursors: type, patches: Patches) -> type:
-    """The layer that hands out traced cursors and notes the ends of transactions."""
+    """The layer that hands out traced cursors and notes the ends of transactions.
+
+    The C shortcuts (`Connection.execute` and its like) make a plain cursor of their own; so do ours, a traced one.
+    """
 
     class Connection(base):  # type: ignore[misc]
         def cursor(self, factory: Any = cursors) -> Any:
             return super().cursor(_traced(factory, cursors))
+
+        def execute(self, *args: Any) -> Any:
+            return super().cursor(cursors).execute(*args)
+
+        def executemany(self, *args: Any) -> Any:
+            return super().cursor(cursors).executemany(*args)
+
+        def executescript(self, *args: Any) -> Any:
+            return super().cursor(cursors).executescript(*args)
 
         def commit(self) -> Any:
             return _ending(self, patches, "COMMIT", super().commit)
