@@ -35,6 +35,9 @@ MAX_WAITING: Final = 10_000
 #: Records folded before other threads get their turn.
 SLICE: Final = 32
 
+#: Rows wait in memory for at most this long, in seconds.
+LONGEST_INTERVAL_S: Final = 60.0
+
 #: Seconds that the end of the process may wait for the last flush.
 EXIT_BUDGET_S: Final = 1.0
 
@@ -47,7 +50,7 @@ class Rolling:
     Args:
         store: URL of the store (see `perf_middleware.stores`).
         service: Name the stats are kept under.
-        flush_interval_s: How often rows are sent, give or take 20 %.
+        flush_interval_s: How often rows are sent, give or take 20 %; at least once a minute.
         max_routes: Names a window holds; beyond it `(other)`.
         prefix: Of the store's keys.
 
@@ -68,7 +71,7 @@ class Rolling:
         self._flusher = _Flusher(
             lambda: open_store(store, prefix=prefix),
             service=service,
-            flush_interval_s=flush_interval_s,
+            flush_interval_s=min(flush_interval_s, LONGEST_INTERVAL_S),
             max_routes=max_routes,
         )
         weakref.finalize(self, self._flusher.stop).atexit = False
@@ -175,9 +178,9 @@ class _Flusher:
     def status(self) -> dict[str, Any]:
         with self._fold_lock:
             recorded = self._taken + len(self._queue)
-            unfolded = self._taken - self._fold.folded
+            dropped = self._taken - self._fold.folded + self._fold.dropped
         outbox = self._outbox
-        dropped = outbox.dropped + unfolded
+        dropped += outbox.dropped
         return {
             "recorded": recorded,
             "flushed": outbox.flushed,

@@ -28,6 +28,10 @@ MAX_NAMES: Final = 2000
 #: Bound of the texts of one service and month.
 MAX_TEXTS: Final = 10_000
 
+#: Windows of ten seconds, by kind, that wait to become batches (ten minutes of all kinds): only a store that
+#: never answers makes them more, and then the oldest is dropped.
+MAX_WINDOWS: Final = 180
+
 MAX_NAME_CHARS: Final = 200
 MAX_TEXT_CHARS: Final = 2000
 
@@ -47,11 +51,13 @@ class Fold:
 
     Attributes:
         folded: Deltas added so far.
+        dropped: Those of them that are in no batch, because the store never answered.
 
     """
 
     def __init__(self, service: str, *, max_routes: int) -> None:
         self.folded = 0
+        self.dropped = 0
         self._service = service
         self._max_names = {ROUTE: max_routes, QUERY: MAX_NAMES, FINDING: MAX_NAMES}
         self._rows: dict[_Key, dict[str, Row]] = {}
@@ -122,13 +128,23 @@ class Fold:
         row.add(duration_us=total_us, max_us=total_us, db_us=wasted_us, queries=finding.count, wire=0, errors=0)
 
     def _row(self, key: _Key, name: str) -> tuple[str, Row]:
-        rows = self._rows.setdefault(key, {})
+        rows = self._rows.get(key)
+        if rows is None:
+            self._make_room()
+            rows = self._rows[key] = {}
         row = rows.get(name)
         if row is None:
             if len(rows) - (OTHER in rows) >= self._max_names[key[1]]:
                 name = OTHER
             row = rows.setdefault(name, Row())
         return name, row
+
+    def _make_room(self) -> None:
+        if len(self._rows) >= MAX_WINDOWS:
+            oldest = min(self._rows)
+            rows = self._rows.pop(oldest)
+            if oldest[1] == ROUTE:
+                self.dropped += sum(row.n for row in rows.values())
 
     def _tell(self, ten_s: int, key: str, text: str) -> None:
         """Send a text once a day, and when the first row of ten seconds finds it changed."""

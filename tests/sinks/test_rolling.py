@@ -376,3 +376,27 @@ def test_a_store_that_hangs_does_not_hold_up_the_end_of_the_process():
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
     assert time.monotonic() - began < 15
+
+
+def test_a_store_that_never_answers_costs_a_request_nothing_and_memory_is_bounded(open_sink, monkeypatch):
+    asked, answer = threading.Event(), threading.Event()
+
+    class Hanging(MemoryStore):
+        def apply(self, batch, after):
+            asked.set()
+            answer.wait(60)
+            return super().apply(batch, after)
+
+    store = Hanging()
+    monkeypatch.setattr(rolling, "open_store", lambda url, prefix: store)
+    sink = open_sink("redis://hanging")
+    sink(PROFILE)
+    assert not sink.flush(0)
+    asked.wait(10)
+    for _ in range(2 * MAX_WAITING):
+        sink(PROFILE)
+    assert len(sink._flusher._queue) <= MAX_WAITING + 1
+    assert sink.status()["pending"] == 2 * MAX_WAITING + 1
+    answer.set()
+    assert sink.flush(30)
+    assert routes(store, "shop").n == 2 * MAX_WAITING + 1

@@ -21,7 +21,7 @@ def _seconds(cell):
 
 def test_the_table_of_windows_is_the_one_in_the_code():
     section = DOCS.partition("### Windows and how long")[2]
-    table = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in re.findall(r"^\|.*$", section, re.M)]
+    table = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in re.findall(r"(?m)^\|.*$", section)]
     (_, *tiers), _, *lines = table[: 2 + len(KEPT_S)]
     told = {
         kind: {tier: _seconds(cell) for tier, cell in zip(tiers, cells, strict=True) if cell != "-"}
