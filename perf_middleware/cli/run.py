@@ -134,9 +134,17 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder of the default store, which keeps itself out of version control."""
-    folder.mkdir(exist_ok=True)
-    (folder / ".gitignore").write_text("*\n")
+    """Make the folder of the default store, which keeps itself out of version control.
+
+    Raises:
+        RunError: When it cannot be made.
+
+    """
+    try:
+        folder.mkdir(exist_ok=True)
+        (folder / ".gitignore").write_text("*\n")
+    except OSError as error:
+        raise RunError(f"cannot keep stats in {folder}: {error.strerror}; name another place with --store") from None
 
 
 class Announcer:
@@ -175,9 +183,9 @@ def _run(args: argparse.Namespace) -> None:
     store = args.store or os.environ.get("PERF_MIDDLEWARE_STORE") or DEFAULT_FILE_URL
     if store == DEFAULT_FILE_URL:
         make_folder(Path(_shown(store)).parent)
-    options: Options = {"store": store, "headers": "full", "log": not args.dev}
+    options: Options = {"store": store, "headers": "full"}
     if args.dev:
-        options["sinks"] = [Announcer()]
+        options |= {"log": False, "sinks": [Announcer()]}
     with listen(args.host, args.port) as listener:
         host, port = f"[{args.host}]" if ":" in args.host else args.host, listener.getsockname()[1]
         greeting = f"Serving {args.app} ({kind}) on http://{host}:{port}\nStats are kept in {_shown(store)}"
@@ -206,7 +214,8 @@ def _serve_asgi(app: Any, listener: socket.socket, options: Options, greeting: s
     with closing(PerfMiddleware(app, **options)) as middleware:
         server = uvicorn.Server(uvicorn.Config(middleware, log_level="warning"))
         print(greeting, flush=True)  # noqa: T201
-        server.run(sockets=[listener])
+        with suppress(SystemExit):  # how newer releases end when the startup failed
+            server.run(sockets=[listener])
         if not server.started:
             raise RunError("the application's startup failed; see the lines above")
 

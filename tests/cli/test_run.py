@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import signal
 import socket
 import subprocess
@@ -217,6 +218,11 @@ class TestListening:
         with pytest.raises(RunError, match=f"cannot listen on {host} port {port}"):
             listen(host, port)
 
+    def test_a_folder_that_cannot_be_made_says_what_to_do(self, tmp_path):
+        (tmp_path / "kept").write_text("a file is in the way")
+        with pytest.raises(RunError, match=r"cannot keep stats in .*kept: .*--store"):
+            make_folder(tmp_path / "kept")
+
     def test_the_folder_of_the_default_store_keeps_itself_out_of_git(self, tmp_path):
         make_folder(tmp_path / "kept")
         make_folder(tmp_path / "kept")
@@ -261,7 +267,7 @@ class TestServing:
     @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
     @pytest.mark.parametrize(("source", "kind"), [(WSGI_SHOP, "WSGI"), (ASGI_SHOP, "ASGI")])
     def test_what_was_served_is_in_the_store_after_a_signal_and_the_exit_is_clean(
-        self, shop, tmp_path, source, kind, signal_number
+        self, shop, capsys, source, kind, signal_number
     ):
         shop(source)
         with serving("shop:app") as (process, url, kept):
@@ -273,9 +279,23 @@ class TestServing:
         assert headers["X-Perf-Queries"] == "0"
         assert kept == "Stats are kept in .perf-middleware/stats.sqlite3\n"
         assert '"perf.request"' in errors
-        assert (tmp_path / ".perf-middleware" / "stats.sqlite3").stat().st_size > 0
+        assert main(["report", "--format", "json"]) == 0
+        assert json.loads(capsys.readouterr().out)["n"] == 1
 
-    def test_dev_prints_a_new_finding_once_with_its_line(self, shop, tmp_path):
+    def test_an_application_that_fails_to_start_up_is_the_users_mistake(self, shop):
+        shop(
+            "async def app(scope, receive, send):\n"
+            "    await receive()\n"
+            "    await send({'type': 'lifespan.startup.failed', 'message': 'no settings'})\n"
+        )
+        with serving("shop:app") as (process, _, _):
+            _, errors = process.communicate(timeout=30)
+        assert process.returncode == 2
+        assert "no settings" in errors
+        assert "the application's startup failed" in errors
+        assert "Traceback" not in errors
+
+    def test_dev_prints_a_new_finding_once_with_its_line(self, shop):
         shop(WSGI_SHOP)
         with serving("shop:app", "--dev") as (process, url, _):
             for _ in range(3):
