@@ -7,7 +7,7 @@ that share a fingerprint share that work.
 What is decided here:
 
 - Values (strings, numbers, TRUE, FALSE, NULL, placeholders of every paramstyle) become `?`, with their sign.
-  NULL, TRUE and FALSE stay where they are shape: `IS NOT NULL`, `DEFAULT NULL`, `SET NULL`, `ON true`, `a int NULL`.
+  NULL, TRUE and FALSE stay where they are shape: `IS NOT NULL`, `DEFAULT NULL`, `SET NULL`, `a int NULL`.
 - `IN (...)` and `ARRAY[...]` keep one of each different item: `IN (?)`. `VALUES` keeps one of each different row shape:
   `VALUES (?, ?)`.
 - Comments go. The content of MySQL's `/*! ... */` is executed by the server, so it stays, without the comment.
@@ -26,6 +26,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Statement(NamedTuple):
         control: It steers a transaction or the session (BEGIN, COMMIT, SAVEPOINT, SET, PRAGMA, ...): not a query.
         transaction: "begin", "commit", "rollback" or "".
         list_size: Values in its longest IN list, or rows in its VALUES list; None if it has neither.
+            Of a text so long that only its beginning is read: as many as were.
         placeholders: The text holds placeholders.
         literals: Hash of the literal values in their order, equal only within this process; None if there are none.
 
@@ -63,6 +65,9 @@ class Statement(NamedTuple):
 # Texts up to this length are remembered: 2048 texts and 2048 fingerprints, so 16 million characters at the very most.
 _MAX_CACHED_CHARS: Final = 4096
 _CACHED_TEXTS: Final = 2048
+
+# Of a longer text only the beginning is read, and the rest only hashed: a statement of 10 MB must not cost seconds.
+_MAX_TOKENS: Final = 20_000
 
 # IN lists nested deeper than this stay as they are, so that the cost stays linear.
 _MAX_LIST_NESTING: Final = 4
@@ -419,7 +424,8 @@ def _normalise(text: str, dialect: _Dialect) -> _Normalised | None:  # noqa: C90
     literals: int | None = None
     last = written = before_signs = ""  # the last piece without its space, and the lexeme it was
 
-    for lexeme in dialect.tokens(text):
+    tokens = iter(dialect.tokens(text))
+    for lexeme in islice(tokens, _MAX_TOKENS):
         if not lexeme:
             return None
         kind = _KINDS.get(lexeme[0], _WORD)
@@ -558,6 +564,12 @@ def _normalise(text: str, dialect: _Dialect) -> _Normalised | None:  # noqa: C90
         )
         last = piece
         written = lexeme
+    if next(tokens, None) is not None:
+        literals = hash((literals, text))
+        if lists and lists[0].count:  # end the list before the item that was cut
+            list_size = max(list_size or 0, lists[0].count)
+            del pieces[lists[0].start - 1 :]
+            pieces.append("" if lists[0].rows else ")")
     return _Normalised("".join(pieces).removesuffix("; "), list_size, placeholders, literals)
 
 
