@@ -25,7 +25,7 @@ Confidence = Literal["low", "medium", "high"]
 SEVERITIES: tuple[Severity, ...] = ("low", "medium", "high", "critical")
 
 
-class Query(msgspec.Struct, omit_defaults=True, gc=False):
+class Query(msgspec.Struct, gc=False):
     """One statement the application gave to a driver.
 
     Attributes:
@@ -70,7 +70,7 @@ class Query(msgspec.Struct, omit_defaults=True, gc=False):
     blocking: bool = False
 
 
-class Transaction(msgspec.Struct, omit_defaults=True, gc=False):
+class Transaction(msgspec.Struct, gc=False):
     """A database transaction that was open during the profile.
 
     Attributes:
@@ -89,7 +89,7 @@ class Transaction(msgspec.Struct, omit_defaults=True, gc=False):
     outcome: Literal["commit", "rollback", "open"] = "open"
 
 
-class Finding(msgspec.Struct, omit_defaults=True):
+class Finding(msgspec.Struct):
     """Something worth changing, with the evidence for it.
 
     Attributes:
@@ -126,7 +126,7 @@ class Finding(msgspec.Struct, omit_defaults=True):
     recommendation: str = ""
 
 
-class Folded(msgspec.Struct, omit_defaults=True, gc=False):
+class Folded(msgspec.Struct, gc=False):
     """Exact counters of the queries of one fingerprint that were not kept as rows.
 
     Attributes:
@@ -149,7 +149,7 @@ class Folded(msgspec.Struct, omit_defaults=True, gc=False):
     max_ms: float = 0.0
 
 
-class Profile(msgspec.Struct, omit_defaults=True, dict=True, weakref=True):
+class Profile(msgspec.Struct, dict=True, weakref=True):
     """One request, job or `profile("name")` block.
 
     Attributes:
