@@ -77,9 +77,10 @@ def test_names_beyond_the_bound_are_added_to_other_and_totals_stay_exact(store, 
 
 
 def test_other_takes_no_room_from_the_names(store, make_batch):
-    store.apply(make_batch(1, OTHER, "a", "b", max_names=2), 0)
+    store.apply(make_batch(1, OTHER, "a", max_names=2), 0)
+    store.apply(make_batch(2, "b", max_names=2), 1)
     assert totals(store) == {OTHER: 1, "a": 1, "b": 1}
-    store.apply(make_batch(2, "a", "c", max_names=2), 1)
+    store.apply(make_batch(3, "a", "c", max_names=2), 2)
     assert totals(store) == {OTHER: 2, "a": 2, "b": 1}
 
 
