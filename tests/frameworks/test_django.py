@@ -86,7 +86,8 @@ def asgi():
         asyncio.run(main())
 
 {"wsgi": wsgi, "asgi": asgi}[sys.argv[1]]()
-print(json.dumps([[p.name, p.status, p.query_count] for p in profiles]))
+# Django itself asks a new connection what it can do.
+print(json.dumps([[p.name, p.status, sum("compileoption" not in q.fingerprint for q in p.queries)] for p in profiles]))
 """
 
 
@@ -95,7 +96,7 @@ def test_django(door):
     done = subprocess.run([sys.executable, "-c", PROGRAM, door], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [
-        ["GET /orders/<int:id>/", 200, 4],  # one is of Django itself, which asks a new connection what it can
+        ["GET /orders/<int:id>/", 200, 3],
         ["GET /shop/<slug:tenant>/items/", 500, 0],
         ["GET /async/", 200, 2],
         ["GET /stream/", 200, 2],
