@@ -74,6 +74,10 @@ def _seconds(value: object) -> float:
     return _number(value, 0.01, 86_400.0, "seconds, from 0.01 to 86400")
 
 
+def _interval(value: object) -> float:
+    return _number(value, 0.01, 60.0, "seconds, from 0.01 to 60")
+
+
 def _milliseconds(value: object) -> float:
     return _number(value, 0.0, 86_400_000.0, "milliseconds, from 0 to 86400000")
 
@@ -182,7 +186,7 @@ class Settings:
     max_sql_chars: int = option(10_000, _count, "Characters of a statement kept with `capture_sql`.")
     max_routes: int = option(1000, _count, "Names a process reports; beyond it `(other)`.")
     max_duration_s: float = option(300.0, _seconds, "A response that streams longer is finished as truncated.")
-    flush_interval_s: float = option(5.0, _seconds, "How often a process sends its stats to the store.")
+    flush_interval_s: float = option(5.0, _interval, "How often a process sends its stats to the store.")
     redis_prefix: str = option("pm1", _prefix, "Prefix of every Redis key.")
     enabled: bool = option(True, _boolean, "`False` patches nothing and costs nothing.")
 

@@ -1,7 +1,7 @@
 """`perf-middleware report`: what the routes cost in the last hour (or any other window), as a screen or as JSON.
 
-Reads a store; nothing here measures. A percentile of too few requests is not told: "n too small". The JSON is
-one object, described in docs/stats.md.
+Reads a store; nothing here measures. A percentile of too few requests is not told: `n<100` says what it takes.
+The JSON is one object, described in docs/stats.md.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import msgspec
 from perf_middleware.cli import FAILED
 from perf_middleware.errors import StoreError
 from perf_middleware.record import SEVERITIES
+from perf_middleware.stats.histogram import LEAST_N
 from perf_middleware.stats.read import routes, severity_rank
 from perf_middleware.stores import DEFAULT_FILE_URL, open_store
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from perf_middleware.stats.read import FindingStats, QueryStats, RouteStats, WindowStats
 
 SCHEMA: Final = 1
-TOO_SMALL: Final = "n too\nsmall"
 COLOURS: Final = {"low": "cyan", "medium": "yellow", "high": "red", "critical": "bold white on red"}
 UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 LONGEST_WINDOW_S: Final = 775 * 86_400
@@ -149,16 +149,18 @@ def _table(stats: WindowStats, limit: int) -> Table:
     table.add_column("route", overflow="fold")
     table.add_column("n", justify="right", no_wrap=True)
     for column in ("p50 ms", "p95 ms", "p99 ms", "queries", "p95"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     table.add_column("db", justify="right", no_wrap=True)
     table.add_column("findings")
     for route in stats.routes[:limit]:
         table.add_row(
             Text(_name(route, several=several)),
             f"{route.n:,}",
-            *(_or_too_small(value, ".1f") for value in (route.p50_ms, route.p95_ms, route.p99_ms)),
+            _percentile(route.p50_ms, 0.5, ".1f"),
+            _percentile(route.p95_ms, 0.95, ".1f"),
+            _percentile(route.p99_ms, 0.99, ".1f"),
             f"{route.queries_mean:,.1f}",
-            _or_too_small(route.queries_p95, ""),
+            _percentile(route.queries_p95, 0.95, ""),
             "-" if route.db_share is None else f"{route.db_share:.0%}",
             _severities(route),
         )
@@ -167,13 +169,16 @@ def _table(stats: WindowStats, limit: int) -> Table:
 
 def _legend(stats: WindowStats) -> str:
     words = "queries: mean and p95 per profile; db: share of the time"
+    if any(value is None for route in stats.routes for value in (route.p50_ms, route.p95_ms, route.p99_ms)):
+        words += "; n<: n too small for that percentile"
     return f"{words}; failed: {stats.errors:,} of {stats.n:,}\n"
 
 
-def _or_too_small(value: float | None, form: str) -> RenderableType:
+def _percentile(value: float | None, share: float, form: str) -> RenderableType:
+    """The value, or how many profiles it would take to tell."""
     from rich.text import Text  # noqa: PLC0415
 
-    return Text(TOO_SMALL, style="dim") if value is None else f"{value:,{form}}"
+    return Text(f"n<{LEAST_N[share]}", style="dim") if value is None else f"{value:,{form}}"
 
 
 def _severities(route: RouteStats) -> RenderableType:
@@ -207,8 +212,9 @@ def _print_finding(console: Console, route: RouteStats, finding: FindingStats) -
     head.append(f"{finding.kind}: ", style="bold")
     head.append(_printable(finding.title), style="default not bold")
     saving = f", up to {finding.wasted_ms:,.1f} ms to save" if finding.wasted_ms else ""
+    place = "" if finding.caller and finding.caller in finding.title else finding.caller or "(caller not known)"
     lines = [
-        Text(_printable(finding.caller or "(caller not known)")),
+        Text(_printable(place)),
         Text(_printable(finding.recommendation)),
         Text(
             f"{_printable(route.name)}: in {finding.n:,} of {route.n:,}, "
