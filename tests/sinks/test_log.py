@@ -7,6 +7,7 @@ import json
 import random
 import sqlite3
 from importlib.resources import files
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -320,3 +321,26 @@ def test_the_weights_of_thinned_lines_add_up(stderr):
     weights = [line["weight"] for line in lines(stderr)]
     assert set(weights) == {8.0}
     assert 600 <= sum(weights) <= 1000
+
+
+def test_the_page_about_the_log_has_every_key_and_a_line_that_validates():
+    page = (Path(__file__).parents[2] / "docs" / "log.md").read_text()
+    assert [key for key in (*SCHEMA["properties"], "tag_*") if f"`{key}`" not in page] == []
+    VALID.validate(json.loads(page.partition("```json\n")[2].partition("\n```")[0]))
+
+
+def test_the_standard_librarys_logging_takes_it_as_the_page_says(caplog):
+    def rename(logger, method, event):
+        event["perf_name"] = event.pop("name", None)
+        return event
+
+    structlog.configure(
+        processors=[rename, structlog.stdlib.render_to_log_kwargs],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+    with caplog.at_level("INFO"):
+        Log()(done())
+    assert [(record.message, record.perf_name, record.query_count) for record in caplog.records] == [
+        ("perf.request", "GET /a", 0)
+    ]
