@@ -1,25 +1,41 @@
 """Route names from the frameworks: one file each, hooked like the drivers when the application imports them.
 
 `werkzeug` (and so Flask) and `django` tell the open profile which template matched; `starlette` (and FastAPI)
-leaves it in the ASGI scope, where the door reads it.
+leaves it in the ASGI scope, where the door reads it. Others join through the entry point group
+`perf_middleware.frameworks`, with a `perf_middleware.collector.Hookable` that sets the open capture's `route`.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
 
 from perf_middleware.collector.hooking import Hook
+from perf_middleware.errors import fault
 
-_HOOKED = ("werkzeug", "django")
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ENTRY_POINTS = "perf_middleware.frameworks"
+
+_OURS = {name: partial(import_module, f"{__name__}.{name}") for name in ("werkzeug", "django")}
 _hooks: dict[str, Hook] = {}
 
 
 def install() -> None:
     """Hook the frameworks that leave no trace a door could read; once per process."""
-    for name in _HOOKED:
-        if name not in _hooks:
-            hook = _hooks[name] = Hook(import_module(f"{__name__}.{name}"))
-            hook.install()
+    loaders: dict[str, Callable[[], Any]] = {point.name: point.load for point in entry_points(group=ENTRY_POINTS)}
+    for name, load in {**loaders, **_OURS}.items():
+        if name in _hooks:
+            continue
+        try:
+            _hooks[name] = Hook(load())
+        except Exception as error:  # noqa: BLE001 - an extension that cannot be imported leaves its routes unnamed
+            fault(f"framework {name}", error)
+        else:
+            _hooks[name].install()
 
 
 def uninstall() -> None:
