@@ -60,6 +60,8 @@ class PerfMiddleware:
         pipeline = self.pipeline
         if pipeline is None or scope.get("type") != "http" or _is_open(scope.get(_MARK)):
             await self.app(scope, receive, send)
+            if pipeline is not None and scope.get("type") == "lifespan":
+                pipeline.rolling.flush()  # uvicorn ends by the signal it was stopped with: nothing runs at its exit
             return
         capture = pipeline.begin("request", method=scope.get("method", ""), headers_in=_ids(scope))
         if capture is None:

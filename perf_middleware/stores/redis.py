@@ -10,6 +10,7 @@ redis-py is imported when it is first needed, in the sink's thread. Keys, after 
 
 from __future__ import annotations
 
+import concurrent.futures.thread  # noqa: F401 - `import redis` needs it, and it refuses to be imported at exit
 import time
 from contextlib import contextmanager
 from hashlib import sha1

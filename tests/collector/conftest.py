@@ -70,6 +70,7 @@ def connect(mariadb):
                 "password": mariadb.password,
                 "database": mariadb.database,
                 "autocommit": True,
+                "ssl_disabled": True,  # loading the certificates would take 25 ms a connection
                 **options,
             }
         )
