@@ -131,7 +131,6 @@ class _Request:
 
     def finish(self, error: BaseException | None) -> None:
         """Finish once."""
-        self._held = None
         status = 500 if error is not None and self._capture.first_byte_ns is None else self._status
         self._pipeline.finish(self._capture, status=status, error=error)
 

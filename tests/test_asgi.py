@@ -367,6 +367,18 @@ def test_the_last_byte_ends_the_response(profiled, run, query, last):
     assert phases == ["before", "stream", *(["stream"] if last != "http.response.body" else []), "background"]
 
 
+def test_the_last_of_several_trailers_ends_the_response(profiled, run, query):
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [], "trailers": True})
+        await send({"type": "http.response.trailers", "more_trailers": True})
+        query()
+        await send({"type": "http.response.trailers"})
+        query()
+
+    run(serve, profiled(PerfMiddleware, app))
+    assert [row.phase for row in profiled.profiles[0].queries] == ["stream", "background"]
+
+
 # Whose query it is
 
 

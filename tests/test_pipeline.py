@@ -271,6 +271,17 @@ def test_the_queries_of_a_sink_are_nobodys(profiled, query):
     assert unattributed.count == before + 5
 
 
+def test_the_queries_of_a_childs_sink_are_not_its_parents(profiled, query):
+    def app(environ, start_response):
+        with profile("child"):
+            query(1)
+        start_response("200 OK", [])
+        return []
+
+    serve(profiled(PerfMiddleware, app, sinks=[lambda p: query(5), profiled.profiles.append]))
+    assert [p.query_count for p in profiled.profiles] == [1, 1]
+
+
 # Names
 
 

@@ -7,31 +7,26 @@ leaves it in the ASGI scope, where the door reads it. Others join through the en
 
 from __future__ import annotations
 
-from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
 
 from perf_middleware.collector.hooking import Hook
 from perf_middleware.errors import fault
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 ENTRY_POINTS = "perf_middleware.frameworks"
 
-_OURS = {name: partial(import_module, f"{__name__}.{name}") for name in ("werkzeug", "django")}
+_OURS = ("werkzeug", "django")
 _hooks: dict[str, Hook] = {}
 
 
 def install() -> None:
     """Hook the frameworks that leave no trace a door could read; once per process."""
-    loaders: dict[str, Callable[[], Any]] = {point.name: point.load for point in entry_points(group=ENTRY_POINTS)}
-    for name, load in {**loaders, **_OURS}.items():
+    theirs = {point.name: point.load for point in entry_points(group=ENTRY_POINTS)}
+    for name in (*_OURS, *theirs):
         if name in _hooks:
             continue
         try:
-            _hooks[name] = Hook(load())
+            _hooks[name] = Hook(import_module(f"{__name__}.{name}") if name in _OURS else theirs[name]())
         except Exception as error:  # noqa: BLE001 - an extension that cannot be imported leaves its routes unnamed
             fault(f"framework {name}", error)
         else:

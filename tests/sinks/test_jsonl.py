@@ -78,6 +78,19 @@ def test_a_line_longer_than_the_bound_is_written_whole(tmp_path):
     assert [[p.id for p in read(file)] for file in (path, tmp_path / "p.jsonl.1")] == [["b"], ["a"]]
 
 
+def test_a_file_that_another_process_just_moved_away_is_not_moved_over(tmp_path):
+    path, moved = tmp_path / "p.jsonl", tmp_path / "p.jsonl.1"
+    sink = Jsonl(str(path))
+    sink(Profile(id="full"))
+    descriptor = os.open(path, os.O_RDONLY)
+    path.rename(moved)
+    sink._rotate(descriptor)
+    sink(Profile(id="new"))
+    sink._rotate(descriptor)
+    os.close(descriptor)
+    assert [[p.id for p in read(file)] for file in (path, moved)] == [["new"], ["full"]]
+
+
 @pytest.mark.parametrize("rotate_bytes", [10_000_000, 20_000])
 def test_threads_and_processes_tear_no_line_and_lose_none_to_a_race(tmp_path, rotate_bytes):
     path = str(tmp_path / "p.jsonl")
