@@ -1,0 +1,176 @@
+"""Which line of the application asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from perf_middleware.collector import caller
+from perf_middleware.collector.caller import describe, find_caller
+
+HERE = "tests/collector/test_caller.py"
+
+
+def here():
+    """The line of the call and where the caller is said to be."""
+    said = describe(*find_caller(2))
+    return sys._getframe(1).f_lineno, said
+
+
+def load(path, text, name="loaded"):
+    module = types.ModuleType(name)
+    module.find = lambda: find_caller(2)
+    exec(compile(text, str(path), "exec"), vars(module))
+    return module
+
+
+# ------------------------------------------------------------------------------------------- what must not happen
+
+
+@pytest.mark.parametrize("folder", ["site-packages", "dist-packages"])
+def test_installed_packages_are_skipped(tmp_path, folder):
+    library = load(tmp_path / folder / "orm" / "query.py", "def run(): return find()")
+    code, lasti = library.run()
+    assert describe(code, lasti).endswith("in test_installed_packages_are_skipped")
+
+
+def test_the_standard_library_is_skipped():
+    found = []
+    json.dumps([object()], default=lambda _: found.append(find_caller(2)))
+    assert describe(*found[0]).startswith(HERE)
+
+
+def test_code_made_at_run_time_is_skipped():
+    made = load("<string>", "def run(): return find()")
+    code, _ = made.run()
+    assert code.co_name == "test_code_made_at_run_time_is_skipped"
+
+
+def test_a_stack_without_an_application_has_no_caller():
+    done = subprocess.run(
+        [sys.executable, "-c", "from perf_middleware.collector.caller import find_caller; print(find_caller(1))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "(None, 0)\n"
+
+
+def test_nothing_is_looked_at_but_code_objects(record_property):
+    class Sly:
+        def __repr__(self):
+            raise AssertionError("asked for its repr")
+
+    sly = Sly()
+    assert find_caller(1)[0] is sys._getframe().f_code
+    assert sly is not None
+
+
+def test_file_names_without_an_end_are_forgotten(monkeypatch):
+    monkeypatch.setattr(caller, "MAX_FILENAMES", 50)
+    for number in range(200):
+        load(f"/made/up/{number}.py", "found = find()")
+    assert len(caller._is_application) <= 50
+
+
+def test_a_current_folder_that_is_gone_is_no_fault(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    before = Path.cwd()
+    os.chdir(gone)
+    try:
+        gone.rmdir()
+        module = load("relative.py", "def run(): return find()")
+        describe.cache_clear()
+        assert describe(*module.run()) == "relative.py:1 in run"
+    finally:
+        os.chdir(before)
+
+
+# ---------------------------------------------------------------------------------------------------- what must
+
+
+def test_file_and_line_of_a_plain_call():
+    line, said = here()
+    assert said == f"{HERE}:{line} in test_file_and_line_of_a_plain_call"
+
+
+def test_a_call_over_several_lines_is_where_python_says():
+    line, said = (
+        types.SimpleNamespace(here=here)
+        .here(
+            # a comment
+        )
+    )  # fmt: skip
+    assert said.startswith(f"{HERE}:{line} in")
+
+
+def test_a_comprehension_belongs_to_its_function():
+    ((line, said),) = [here() for _ in range(1)]
+    assert said == f"{HERE}:{line} in test_a_comprehension_belongs_to_its_function"
+    ((line, said),) = list(here() for _ in range(1))  # noqa: C400
+    assert said == f"{HERE}:{line} in test_a_comprehension_belongs_to_its_function"
+    (((line, said),),) = [[here() for _ in range(1)] for _ in range(1)]
+    assert said == f"{HERE}:{line} in test_a_comprehension_belongs_to_its_function"
+
+
+def test_a_generator_a_lambda_and_a_method():
+    def generator():
+        yield here()
+
+    class Shop:
+        def orders(self):
+            return here()
+
+    asks = lambda: (here(), 0)[0]  # noqa: E731
+    assert next(generator())[1].endswith(" in generator")
+    assert asks()[1].endswith(" in <lambda>")
+    assert Shop().orders()[1].endswith(" in Shop.orders")
+
+
+def test_a_decorated_function_is_itself():
+    def decorator(function):
+        return lambda: function()  # noqa: PLW0108 - a decorator that wraps
+
+    @decorator
+    def view():
+        return here()
+
+    assert view()[1].endswith(" in view")
+
+
+def test_a_symlinked_application_is_shown_below_its_import_root(tmp_path, monkeypatch):
+    real = tmp_path / "releases" / "1" / "shop"
+    real.mkdir(parents=True)
+    (tmp_path / "current").symlink_to(tmp_path / "releases" / "1")
+    monkeypatch.syspath_prepend(str(tmp_path / "current"))
+    module = load(tmp_path / "current" / "shop" / "views.py", "\n\ndef orders(): return find()")
+    assert describe(*module.orders()) == "shop/views.py:3 in orders"
+
+
+def test_a_query_has_the_line_that_ran_it(record):
+    import sqlite3  # noqa: PLC0415
+
+    with record() as seen:
+        connection = sqlite3.connect(":memory:")
+        connection.execute("SELECT 1")
+        line = sys._getframe().f_lineno - 1
+        connection.close()
+    assert seen.queries[0].caller == f"{HERE}:{line} in test_a_query_has_the_line_that_ran_it"
+
+
+def test_callers_can_be_switched_off(record):
+    import sqlite3  # noqa: PLC0415
+
+    with record(callers=False) as seen:
+        sqlite3.connect(":memory:").close()
+        connection = sqlite3.connect(":memory:")
+        connection.execute("SELECT 1")
+        connection.close()
+    assert seen.queries[0].caller is None
