@@ -35,7 +35,7 @@ _MARK = "perf_middleware.capture"
 
 _READ = (b"traceparent", b"x-request-id", b"x-perf-id")
 
-#: What may end a response; each says with `more_body` or `more_trailers` that it does not.
+#: What may end a response, the last of them does.
 _LAST = frozenset(
     ("http.response.body", "http.response.pathsend", "http.response.zerocopysend", "http.response.trailers")
 )
@@ -112,7 +112,7 @@ class _Request:
         await self._server_send(message)
         if kind not in _LAST:
             return
-        if not (message.get("more_body") or message.get("more_trailers")):
+        if not message.get("more_body"):
             self._capture.last_byte_ns = perf_counter_ns()
         elif self._capture.open and self._pipeline.is_overdue(self._capture):
             self._finish(self._status, truncated=True)
