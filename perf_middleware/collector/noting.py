@@ -31,8 +31,11 @@ def note_query(  # noqa: PLR0917 - a row's facts, in its order; keywords would c
     inside: bool | None,  # noqa: FBT001
     extra: Extra | None,
 ) -> None:
-    """Append one row. Only an exact `str` is kept as it is: anything else may change, or have methods of its own."""
-    code, lasti = find_caller(2) if capture.callers else (None, 0)
+    """Append one row; for a hook, or one helper of it, whose frames are not looked at for the caller.
+
+    Only an exact `str` is kept as it is: anything else may change, or have methods of its own.
+    """
+    code, lasti = find_caller(3) if capture.callers else (None, 0)
     token = params_token(parameters) if parameters is not None and capture.detailed else None
     text = query if type(query) is str and len(query) <= KEEP_TEXT_CHARS else parse(query, target.system)
     capture.note((text, start_ns, end_ns, target, token, code, lasti, rows, inside, get_ident(), extra))

@@ -74,11 +74,12 @@ def _execute(original: Any, get: Get) -> FunctionType:
         try:
             result = original(self, query, args)
         except BaseException as error:
-            _note(capture, self, target, query, args, start_ns, Extra(wire=target.wire, error=_error(error)))
+            extra = Extra(wire=target.wire, error=_error(error))
+            _note(capture, self.connection, target, query, args, start_ns, extra, self)
             raise
         finally:
             target.busy = False
-        _note(capture, self, target, query, args, start_ns, None)
+        _note(capture, self.connection, target, query, args, start_ns, None, self)
         return result
 
     return execute  # type: ignore[return-value]
@@ -109,7 +110,7 @@ def _executemany(original: Any, get: Get) -> FunctionType:
             extra.wire = target.wire
             if extra.wire or extra.error:
                 extra.many = _size(args) if many is None else many()
-                _note(capture, self, target, query, None, start_ns, extra)
+                _note(capture, self.connection, target, query, None, start_ns, extra, self)
 
     return executemany  # type: ignore[return-value]
 
@@ -135,7 +136,7 @@ def _callproc(original: Any, get: Get) -> FunctionType:
             target.busy = False
             extra.wire = max(0, target.wire - bool(_size(args)))  # the first statement only SETs the arguments
             text = f"CALL `{procname}`({', '.join('?' * (_size(args) or 0))})" if type(procname) is str else procname
-            _note(capture, self, target, text, args, start_ns, extra)
+            _note(capture, self.connection, target, text, args, start_ns, extra, self)
 
     return callproc  # type: ignore[return-value]
 
@@ -160,9 +161,9 @@ def _query(original: Any, get: Get) -> FunctionType:
             rows = original(self, sql, unbuffered)
         except BaseException as error:
             extra = Extra(wire=int(_was_sent(error)), error=_error(error))
-            _note_on(capture, self, target, sql, None, start_ns, None, extra)
+            _note(capture, self, target, sql, None, start_ns, extra)
             raise
-        _note_on(capture, self, target, sql, None, start_ns, rows, None)
+        _note(capture, self, target, sql, None, start_ns, None, rows=rows)
         return rows
 
     return query  # type: ignore[return-value]
@@ -206,7 +207,7 @@ def _command(text: str) -> Callable[[Any, Get], FunctionType]:
                 extra = Extra(wire=int(_was_sent(error)), error=_error(error))
                 raise
             finally:
-                _note_on(capture, self, _target(self), text, None, start_ns, None, extra)
+                _note(capture, self, _target(self), text, None, start_ns, extra)
 
         return command  # type: ignore[return-value]
 
@@ -214,40 +215,29 @@ def _command(text: str) -> Callable[[Any, Get], FunctionType]:
 
 
 def _note(  # noqa: PLR0917 - a row's facts, in its order
-    capture: Capture, cursor: Any, target: Target, query: Any, args: Any, start_ns: int, extra: Extra | None
-) -> None:
-    """Note what a cursor did; of a failed statement its `rowcount` knows nothing."""
-    rows = None
-    if extra is None or extra.error is None:
-        try:
-            rows = cursor.rowcount
-            result = cursor._result  # noqa: SLF001 - absent in versions we do not know
-            if result is not None and result.unbuffered_active:  # rows are still to come
-                extra = extra or Extra()
-                cursor.__dict__[_EXTRA] = extra
-                rows = None
-        except AttributeError:
-            rows = None
-    _note_on(capture, cursor.connection, target, query, args, start_ns, rows, extra)
-
-
-def _note_on(  # noqa: PLR0917 - a row's facts, in its order
     capture: Capture,
     connection: Any,
     target: Target,
     query: Any,
     args: Any,
     start_ns: int,
-    rows: int | None,
     extra: Extra | None,
+    cursor: Any = None,
+    rows: int | None = None,
 ) -> None:
-    """Note a statement; the connection's status says whether a transaction is open after it."""
+    """Note a statement; a cursor knows its rows, the connection whether a transaction is open."""
     end_ns = perf_counter_ns()
     try:
         status = _AUTOCOMMIT if connection is None else connection.server_status
         inside = bool(status & _IN_TRANSACTION) if status & _SURE else _unsure(connection)
-        if inside and extra is not None and extra.error is not None:  # an error tells no status
-            inside = connection.open and not extra.error.endswith(_DEADLOCK)
+        if extra is not None and extra.error is not None:  # an error tells no status, and no rows
+            inside = inside and connection.open and not extra.error.endswith(_DEADLOCK)
+        elif cursor is not None:
+            rows = cursor.rowcount
+            result = cursor._result  # noqa: SLF001
+            if result is not None and result.unbuffered_active:  # rows are still to come
+                extra = cursor.__dict__[_EXTRA] = extra or Extra()
+                rows = None
         note_query(capture, target, query, args, start_ns, end_ns, rows, inside, extra)
     except Exception as error:  # noqa: BLE001 - a fault of ours is not the application's
         fault("pymysql", error)
