@@ -186,6 +186,7 @@ class Pipeline:
             capture_sql=settings.max_sql_chars if settings.capture_sql else 0,
             parent=parent,
         )
+        capture.owner = self
         capture.own_ns = perf_counter_ns() - start_ns
         return capture
 
@@ -265,12 +266,16 @@ def configure(settings: Settings) -> Pipeline | None:
 
 
 def default() -> Pipeline | None:
-    """The pipeline that blocks report to: the last configured one, else one made of the environment's options.
+    """The pipeline a block reports to: of the profile around it, else the one configured last, else the environment's.
 
     Raises:
         OptionError: When nothing was configured and the environment's options are not accepted.
 
     """
+    around = current.get()
+    if around is not None and around.open:
+        pipeline: Pipeline = around.owner
+        return pipeline
     if _chosen is None:
         with _choosing:
             return configure(load({})) if _chosen is None else _chosen[0]

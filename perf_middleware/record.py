@@ -7,6 +7,7 @@ used by the tests. All durations are milliseconds on a monotonic clock, counted 
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -214,8 +215,12 @@ class Profile(msgspec.Struct, dict=True, weakref=True):
         self.tags[name] = value
 
     def written_tags(self) -> dict[str, Any]:
-        """The tags that may leave the process: numbers and booleans; texts may be anybody's name."""
-        return {name: value for name, value in self.tags.items() if isinstance(value, (bool, int, float))}
+        """The tags that may leave the process: finite numbers and booleans; texts may be anybody's name."""
+        return {
+            name: value
+            for name, value in self.tags.items()
+            if isinstance(value, (bool, int, float)) and math.isfinite(value)
+        }
 
     def slowest(self, count: int = 5) -> list[Query]:
         """The longest queries, longest first."""

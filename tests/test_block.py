@@ -357,3 +357,22 @@ def test_an_async_generator_that_raises_raises_the_same_object(blocks):
 
     asyncio.run(main())
     assert blocks[0].error == "KeyError"
+
+
+def test_a_block_reports_where_the_request_around_it_does_not_where_the_last_application_does(profiled):
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        with profile("inside"):
+            pass
+        return []
+
+    first, second = [], []
+    door = profiled(PerfMiddleware, app, sinks=[first.append])
+    profiled(PerfMiddleware, app, sinks=[second.append])
+
+    door({"REQUEST_METHOD": "GET"}, lambda *_: None)
+    with profile("outside"):
+        pass
+
+    assert [p.kind for p in first] == ["block", "request"]
+    assert [p.name for p in second] == ["outside"]

@@ -65,7 +65,7 @@ class Capture:
         loop_thread: Identity of the event loop's thread, where there is one; queries on it are blocking.
         first_byte_ns: When the response began.
         last_byte_ns: When its last byte was handed over.
-        root_path: Where the server mounted the application; not part of its routes.
+        owner: What finishes this profile; blocks inside it report there too.
         route: The framework's template, noted by a framework's hook.
 
     """
@@ -84,9 +84,9 @@ class Capture:
         "last_byte_ns",
         "loop_thread",
         "own_ns",
+        "owner",
         "parent",
         "profile",
-        "root_path",
         "route",
         "start_ns",
     )
@@ -102,7 +102,7 @@ class Capture:
         self.loop_thread: int | None = parent.loop_thread if parent else None
         self.first_byte_ns: int | None = None
         self.last_byte_ns: int | None = None
-        self.root_path = ""
+        self.owner: Any = None
         self.route: str | None = None
         self.own_ns = 0
         self._keep = keep
