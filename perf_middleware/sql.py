@@ -66,8 +66,12 @@ class Statement(NamedTuple):
 _MAX_CACHED_CHARS: Final = 4096
 _CACHED_TEXTS: Final = 2048
 
+# Longer ones are not kept, but what was read of as many of them is.
+_LONG_TEXTS: Final = 128
+_long: dict[tuple[int, int, str | None], Statement] = {}
+
 # Of a longer text only the beginning is read, and the rest only hashed: a statement of 10 MB must not cost seconds.
-_MAX_TOKENS: Final = 20_000
+_MAX_TOKENS: Final = 5_000
 
 # IN lists nested deeper than this stay as they are, so that the cost stays linear.
 _MAX_LIST_NESTING: Final = 4
@@ -85,7 +89,19 @@ def parse(text: str | bytes | bytearray, system: str | None = None) -> Statement
         system = None
     if type(text) is not str:
         text = _plain(text)
-    return _cached(text, system) if len(text) <= _MAX_CACHED_CHARS else _statement(text, system)
+    return _cached(text, system) if len(text) <= _MAX_CACHED_CHARS else _of_long(text, system)
+
+
+def _of_long(text: str, system: str | None) -> Statement:
+    """Long texts are remembered by hash and length (64 bits and more: no two will meet), never kept."""
+    key = (hash(text), len(text), system)
+    statement = _long.get(key)
+    if statement is None:
+        statement = _statement(text, system)
+        if len(_long) >= _LONG_TEXTS:
+            _long.clear()
+        _long[key] = statement
+    return statement
 
 
 @lru_cache(maxsize=_CACHED_TEXTS)

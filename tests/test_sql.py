@@ -283,10 +283,21 @@ def test_a_huge_statement_is_parsed_and_not_kept():
     before = sql._cached.cache_info().currsize
     statement = parse(text, "mysql")
     assert statement.fingerprint == "INSERT INTO t VALUES (?, ?)"
-    assert statement.list_size > 1000  # only the beginning is read
+    assert statement.list_size > 500  # only the beginning is read
     assert statement.literals != parse(text[:-2] + "y')", "mysql").literals  # but all of it is hashed
     assert sql._cached.cache_info().currsize == before
     assert sql._cached.cache_info().maxsize * sql._MAX_CACHED_CHARS <= 10_000_000
+
+
+def test_long_texts_are_remembered_without_being_kept():
+    text = "SELECT a FROM t WHERE id IN (" + ", ".join(["%s"] * 2000) + ")"
+    first = parse(text, "mysql")
+    assert parse("".join(text), "mysql") is first
+    for n in range(sql._LONG_TEXTS + 1):
+        parse(f"{text} LIMIT {n}", "mysql")
+    assert len(sql._long) <= sql._LONG_TEXTS
+    assert parse(text, "mysql") == first
+    assert not any(isinstance(part, str) and len(part) > 100 for key in sql._long for part in key)
 
 
 # What must happen.
