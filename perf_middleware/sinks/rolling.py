@@ -11,6 +11,7 @@ import atexit
 import contextvars
 import os
 import random
+import sys
 import threading
 import time
 import weakref
@@ -194,6 +195,8 @@ class _Flusher:
         }
 
     def _start(self) -> None:
+        if sys.is_finalizing():  # a thread started now would never run, and starting waits for it
+            return
         with self._start_lock:
             if self._thread is None:
                 # An empty context: what the thread asks of its store is never a query of the request that started it.
