@@ -38,7 +38,12 @@ def _libraries() -> tuple[str, ...]:
 _COMPREHENSION = re.compile(r"(\.<locals>)?\.<(listcomp|setcomp|dictcomp|genexpr)>(?=\.|$)")
 
 _LIBRARIES = _libraries()
-_is_application: dict[str, bool] = {}
+#: Beyond its own door a stack belongs to whoever called the application: a test client, another application.
+_DOORS = (f"{_PACKAGE}wsgi.py", f"{_PACKAGE}asgi.py")
+_DOOR: Final = object()
+
+#: By file name: whether its frames are the application's, or a door's.
+_is_application: dict[str, object] = {}
 
 
 def find_caller(depth: int = 2) -> tuple[CodeType | None, int]:
@@ -50,21 +55,22 @@ def find_caller(depth: int = 2) -> tuple[CodeType | None, int]:
         if verdict is None:
             verdict = _judge(code.co_filename)
         if verdict:
-            return code, frame.f_lasti
+            return (None, 0) if verdict is _DOOR else (code, frame.f_lasti)
         if frame.f_back is None:
             break
         frame = frame.f_back
     return None, 0
 
 
-def _judge(filename: str) -> bool:
+def _judge(filename: str) -> object:
     path = _absolute(filename)
     ours = path.startswith(_DEMO)  # the demo's shop stands in for an application
     library = path.startswith(_LIBRARIES) or any(folder in path.replace(os.sep, "/") for folder in _LIBRARY_FOLDERS)
     generated = filename.startswith("<")  # no file to point at
     if len(_is_application) >= MAX_FILENAMES:
         _is_application.clear()
-    verdict = _is_application[filename] = not generated and (ours or not library)
+    is_application = not generated and (ours or not library)
+    verdict = _is_application[filename] = _DOOR if path in _DOORS else is_application
     return verdict
 
 

@@ -174,3 +174,29 @@ def test_callers_can_be_switched_off(record):
         connection.execute("SELECT 1")
         connection.close()
     assert seen.queries[0].caller is None
+
+
+def test_a_stack_beyond_the_door_is_not_the_application_s(tmp_path):
+    """A query of library code alone has no caller, though a file of the application called the door."""
+    code = """
+import sqlite3, sys, types
+from perf_middleware.wsgi import PerfMiddleware
+
+library = types.ModuleType("library")
+source = '''
+def app(environ, start_response):
+    environ["connection"].execute("SELECT 1")
+    start_response("200 OK", [])
+    return []
+'''
+exec(compile(source, "/usr/lib/python3/dist-packages/library.py", "exec"), library.__dict__)
+kept = []
+door = PerfMiddleware(library.app, log=False, sinks=[kept.append])
+door({"REQUEST_METHOD": "GET", "connection": sqlite3.connect(":memory:")}, lambda *_: None)
+print(kept[0].query_count, kept[0].queries[0].caller)
+"""
+    script = tmp_path / "client.py"
+    script.write_text(code, encoding="utf-8")
+    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=30, check=False)
+
+    assert ended.stdout == "1 None\n", ended.stderr
