@@ -7,6 +7,7 @@ counted as a fault; one with `perf_middleware_ignore` is never touched.
 
 from __future__ import annotations
 
+import gc
 import os
 import types
 from functools import lru_cache
@@ -18,7 +19,7 @@ from perf_middleware.collector.context import current, unattributed
 from perf_middleware.collector.noting import counted, note_query
 from perf_middleware.collector.patching import NOBODY, Patches
 from perf_middleware.collector.rows import Extra, Target
-from perf_middleware.errors import fault
+from perf_middleware.errors import fault, logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,8 +38,26 @@ _EXTRA = "_perf_middleware_extra"
 def hook(module: ModuleType, patches: Patches) -> None:
     """Patch `connect` where applications look it up; connections opened before, or without it, are not seen."""
     layer = _connections(module.Connection, _cursors(module.Cursor, patches), patches)
+    _tell_of_open(module.Connection)
     for owner in (module, module.dbapi2):
         patches.replace(owner, "connect", _connect(layer))
+
+
+def _tell_of_open(connection: type) -> None:
+    """Say once that what these connections run will not be seen, rather than let it count as nothing."""
+    # `type` and not `isinstance`, which asks lazy objects for their class and so wakes them.
+    classes = [type(thing) for thing in gc.get_objects()]
+    opened = sum(issubclass(kind, connection) and not _is_ignored(kind) for kind in classes)
+    if opened:
+        logger.warning(
+            "sqlite3: %d connections were opened before perf_middleware hooked the driver and are not seen; "
+            "call perf_middleware.collector.install() before the application opens them",
+            opened,
+        )
+
+
+def _is_ignored(kind: type) -> bool:
+    return bool(getattr(kind, "perf_middleware_ignore", False))
 
 
 def _connect(layer: type) -> Callable[[Any, Callable[[], Capture | None]], FunctionType]:
