@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import sys
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from perf_middleware.record import SEVERITIES, Finding, Profile
-
-if TYPE_CHECKING:
-    from typing import TextIO
 
 #: Keys as OpenTelemetry's semantic conventions (v1.44) name them, where they have a name.
 OTEL_NAMES = {
@@ -53,6 +50,16 @@ _SERVER_ERROR = 500
 LEVELS = {None: "info", "low": "info", "medium": "warning", "high": "warning", "critical": "error"}
 
 
+class _Stderr:
+    """One line, one write, and no lock that a fork could find held."""
+
+    def info(self, line: str) -> None:
+        if sys.stderr is not None:
+            sys.stderr.write(line + "\n")
+
+    warning = error = info
+
+
 class Log:
     """Writes the event of each profile; healthy ones are thinned to `sample_rate`, with `weight` saying so."""
 
@@ -61,7 +68,16 @@ class Log:
         self.sample_rate = sample_rate
         self.slow_ms = slow_ms
         self._chance = Random()  # noqa: S311 - our own generator: the application's sequence stays its own
-        self._default: tuple[TextIO, Any] | None = None
+        import structlog  # noqa: PLC0415 - it costs more than the whole door; and not later: a fork may meet the import
+
+        self._structlog = structlog
+        processors: list[Any] = [
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ]
+        self._default = structlog.wrap_logger(_Stderr(), processors=processors)
 
     def __call__(self, profile: Profile) -> None:
         """Log one profile, on the thread of the request, so that its contextvars are there."""
@@ -71,23 +87,18 @@ class Log:
                 return
             weight /= self.sample_rate
         fields = {self.names.get(key, key): value for key, value in describe(profile, weight).items()}
-        getattr(self._logger(), _level(profile))(f"perf.{profile.kind}", **fields)
+        log = getattr(self._logger(), _level(profile))
+        try:
+            log(f"perf.{profile.kind}", **fields)
+        except KeyError:  # the standard library's logging refuses `name` as an extra, which render_to_log_kwargs makes
+            if "name" not in fields:
+                raise
+            fields["profile_name"] = fields.pop("name")
+            log(f"perf.{profile.kind}", **fields)
 
     def _logger(self) -> Any:
-        import structlog  # noqa: PLC0415 - importing it costs more than the whole door
-
-        if structlog.is_configured():
-            return structlog.get_logger()
-        stream = sys.stderr
-        if self._default is None or self._default[0] is not stream:
-            processors: list[Any] = [
-                structlog.contextvars.merge_contextvars,
-                structlog.processors.add_log_level,
-                structlog.processors.TimeStamper(fmt="iso", utc=True),
-                structlog.processors.JSONRenderer(),
-            ]
-            self._default = (stream, structlog.wrap_logger(structlog.PrintLogger(stream), processors=processors))
-        return self._default[1]
+        structlog = self._structlog
+        return structlog.get_logger() if structlog.is_configured() else self._default
 
 
 def is_unusual(profile: Profile, slow_ms: float) -> bool:

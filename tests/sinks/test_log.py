@@ -344,3 +344,16 @@ def test_the_standard_librarys_logging_takes_it_as_the_page_says(caplog):
     assert [(record.message, record.perf_name, record.query_count) for record in caplog.records] == [
         ("perf.request", "GET /a", 0)
     ]
+
+
+def test_logging_that_refuses_our_key_name_still_gets_the_event(caplog):
+    structlog.configure(
+        processors=[structlog.stdlib.add_log_level, structlog.stdlib.render_to_log_kwargs],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+    with caplog.at_level("INFO"):
+        Log()(Profile(id="a", name="GET /orders", started_at=STARTED))
+
+    (line,) = [record for record in caplog.records if record.getMessage() == "perf.request"]
+    assert line.profile_name == "GET /orders"
