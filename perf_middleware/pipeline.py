@@ -160,8 +160,9 @@ class Pipeline:
         if parent is None or around is None:
             parent = None
             sampled = settings.sample_rate >= 1.0 or _chance.random() < settings.sample_rate
+            weight = 1.0 / settings.sample_rate if sampled else 1.0
         else:
-            sampled = parent.detailed
+            sampled, weight = parent.detailed, around.weight
         trace_id, span_id = headers.traceparent(headers_in.get("traceparent"))
         given = headers.client_id(headers_in.get("x-perf-id")) or headers.client_id(headers_in.get("x-request-id"))
         profile = Profile(
@@ -175,6 +176,7 @@ class Pipeline:
             .replace("+00:00", "Z"),
             trace_id=trace_id,
             span_id=span_id,
+            weight=weight,
         )
         if around is not None:
             profile.parent_id = around.id
@@ -237,7 +239,8 @@ class Pipeline:
         unusual = is_unusual(profile, self.settings.slow_request_ms)
         if not capture.detailed and not unusual:
             return
-        profile.weight = 1.0 if unusual else 1.0 / self.settings.sample_rate
+        if unusual:
+            profile.weight = 1.0
         for sink in self.sinks:
             self._sink(sink, profile)
 

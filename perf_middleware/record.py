@@ -8,6 +8,7 @@ used by the tests. All durations are milliseconds on a monotonic clock, counted 
 from __future__ import annotations
 
 import math
+from codecs import BOM_UTF8
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -253,14 +254,18 @@ def from_json(line: bytes | str) -> Profile:
 
     """
     try:
-        return msgspec.convert(_without_nulls(msgspec.json.decode(line)), Profile, strict=False)
+        profile = msgspec.convert(_without_nulls(msgspec.json.decode(line)), Profile, strict=False)
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
         raise RecordError(str(error)) from None
+    if profile.schema != SCHEMA:
+        raise RecordError(f"schema {profile.schema} is not one this version reads; it reads schema {SCHEMA}")
+    return profile
 
 
 def read_jsonl(lines: Iterable[bytes]) -> Iterator[tuple[int, Profile | RecordError]]:
     """Each line that is not blank as (its number from 1, the profile or the error that says what is wrong)."""
-    for number, line in enumerate(lines, 1):
+    for number, text in enumerate(lines, 1):
+        line = text.removeprefix(BOM_UTF8) if number == 1 else text
         if not line.strip():
             continue
         try:

@@ -19,6 +19,8 @@ from perf_middleware.record import Profile
 
 T = TypeVar("T")
 
+MAX_NAME_CHARS = 128
+
 ENVIRONMENT_PREFIX = "PERF_MIDDLEWARE_"
 
 #: A sink is any callable that takes a finished profile.
@@ -34,9 +36,17 @@ class RejectedError(Exception):
 
 
 def _text(value: object) -> str:
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
     if isinstance(value, str) and value.strip() and value.isprintable():
         return value
     raise RejectedError("a non-empty printable text")
+
+
+def _name(value: object) -> str:
+    if isinstance(value, str) and len(value) <= MAX_NAME_CHARS:
+        return _text(value)
+    raise RejectedError(f"a printable text of 1 to {MAX_NAME_CHARS} characters")
 
 
 def _optional_text(value: object) -> str | None:
@@ -93,7 +103,7 @@ def _names(value: object) -> tuple[str, ...] | None:
     if value is None:
         return None
     if isinstance(value, str):
-        return tuple(name.strip() for name in value.split(",") if name.strip())
+        return tuple(name.strip() for name in value.strip("[]").split(",") if name.strip())
     if isinstance(value, Sequence) and all(isinstance(name, str) for name in value):
         return tuple(value)
     raise RejectedError("a list of names (comma-separated in the environment); an empty one switches them off")
@@ -116,6 +126,8 @@ def _thresholds(value: object) -> Mapping[str, float] | None:
 def _headers(value: object) -> HeadersOption:
     if callable(value):
         return value
+    if isinstance(value, str):
+        value = _BOOLEANS.get(value.lower(), value)
     if isinstance(value, bool):
         return "timing" if value else "off"
     if value in HEADER_LEVELS:
@@ -155,7 +167,7 @@ def option(default: T, parse: Callable[[Any], T], meaning: str) -> T:
 class Settings:
     """Every option, with its default and its meaning; the README's table is tested equal to this one."""
 
-    service: str = option("app", _text, "Name the stats and log lines are kept under.")
+    service: str = option("app", _name, "Name the stats and log lines are kept under.")
     store: str = option(
         "memory://", _text, "Where rolling stats go: `memory://` (this process only), `sqlite:///PATH`, `redis://HOST`."
     )
@@ -230,14 +242,13 @@ def load(options: Mapping[str, Any], environ: Mapping[str, str] | None = None) -
 
     """
     environ = os.environ if environ is None else environ
+    options = {name: value for name, value in options.items() if not (name == "service" and value is None)}
     given: dict[str, Any] = {}
     for name, value in environ.items():
-        if name.startswith(ENVIRONMENT_PREFIX):
-            key = name.removeprefix(ENVIRONMENT_PREFIX).lower()
+        key = name.removeprefix(ENVIRONMENT_PREFIX).lower()
+        if name.startswith(ENVIRONMENT_PREFIX) and key not in options:
             given[key] = _parse(key, value, shown=name)
     for name, value in options.items():
-        if name == "service" and value is None:
-            continue
         given[name] = _parse(name, value, shown=name)
     return Settings(**given)
 

@@ -326,3 +326,22 @@ def test_blocks_alone_refuse_a_bad_environment():
     done = run(BLOCKS, PERF_MIDDLEWARE_SAMPLE_RAET="1")
     assert "did you mean 'sample_rate'" in done.stderr
     assert done.returncode == 1
+
+
+def test_a_request_inside_a_sampled_one_has_its_weight_whatever_its_own_rate(profiled):
+    def inner_app(environ, start_response):
+        start_response("200 OK", [])
+        return []
+
+    inner_profiles = []
+    inner = profiled(PerfMiddleware, inner_app, sample_rate=0.0, sinks=[inner_profiles.append])
+
+    def outer_app(environ, start_response):
+        inner({"REQUEST_METHOD": "GET"}, lambda *_: None)
+        start_response("200 OK", [])
+        return []
+
+    outer = profiled(PerfMiddleware, outer_app)
+    outer({"REQUEST_METHOD": "GET"}, lambda *_: None)
+
+    assert [p.weight for p in inner_profiles] == [1.0]

@@ -99,3 +99,13 @@ def test_by_fingerprint_groups_in_order_of_appearance():
 def test_a_finding_wants_its_parts():
     with pytest.raises(TypeError):
         Finding(kind="n_plus_one")
+
+
+def test_a_later_schema_is_refused_and_not_read_as_ours():
+    with pytest.raises(RecordError, match="schema 2"):
+        from_json(b'{"schema": 2, "id": "a"}')
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line():
+    (line,) = read_jsonl([b'\xef\xbb\xbf{"id": "a"}\n'])
+    assert line[1].id == "a"

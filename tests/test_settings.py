@@ -115,3 +115,21 @@ def test_names_nobody_has_are_refused():
         OptionError, match=r"drivers: unknown name 'pymsql' \(did you mean 'pymysql'\?\); known: pymysql"
     ):
         check_names("drivers", ["pymsql"], ["pymysql"])
+
+
+def test_a_bad_value_in_the_environment_does_not_matter_where_a_keyword_says_it():
+    assert load({"sample_rate": 0.5}, {"PERF_MIDDLEWARE_SAMPLE_RATE": "bad"}).sample_rate == 0.5
+
+
+@pytest.mark.parametrize(("text", "level"), [("true", "timing"), ("0", "off"), ("Off", "off"), ("full", "full")])
+def test_headers_of_the_environment_may_be_booleans(text, level):
+    assert load({}, {"PERF_MIDDLEWARE_HEADERS": text}).headers == level
+
+
+def test_an_empty_list_in_the_environment_switches_detectors_off():
+    assert load({}, {"PERF_MIDDLEWARE_DETECTORS": "[]"}).detectors == ()
+
+
+def test_a_service_s_name_is_bounded():
+    with pytest.raises(OptionError, match="128"):
+        load({"service": "x" * 129}, {})
