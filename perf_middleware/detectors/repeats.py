@@ -48,7 +48,8 @@ _SESSION: Final = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 
-_CALL: Final = re.compile(r"\b(?!(?:SELECT|IN|AS|CAST|COALESCE|VALUES)\b)(\w+)\s*\(", re.IGNORECASE)
+_NO_FUNCTION: Final = "SELECT|FROM|JOIN|ON|USING|WHERE|AND|OR|NOT|EXISTS|IN|ANY|ALL|AS|OVER|UNION|CAST|COALESCE|VALUES"
+_CALL: Final = re.compile(rf"\b(?!(?:{_NO_FUNCTION})\b)(\w+)\s*\(", re.IGNORECASE)
 _WRITE: Final = re.compile(r"\b(?:INSERT\s+INTO|DELETE\s+FROM|UPDATE\s+[^\s(]+\s+SET|MERGE\s+INTO)\b", re.IGNORECASE)
 #: Verbs that never make a finding: cursors, schema changes, locks, and what describes or maintains the database.
 _SERVICE_VERBS: Final = words("""

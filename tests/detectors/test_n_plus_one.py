@@ -80,6 +80,12 @@ def test_the_session_locks_sequences_cursors_and_the_catalogue(scenario, sql):
     assert found(scenario) == []
 
 
+def test_a_statement_that_reads_nothing_stored(scenario):
+    for value in range(10):
+        scenario.run("SELECT ? FROM (SELECT 1 AS id) WHERE id = ?", value, rows=1)
+    assert found(scenario) == []
+
+
 def test_a_claim_from_a_queue(scenario):
     for job in range(9):
         scenario.run("SELECT id FROM jobs WHERE run_at < ? ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED", job)
