@@ -205,6 +205,7 @@ class _Flusher:
                 self._stopping = False
                 thread.start()
                 self._thread = thread
+                _flush_when_a_child_ends()
 
     def _run(self) -> None:
         while True:
@@ -311,6 +312,17 @@ def _at_exit() -> None:
     for flusher in flushers:
         flusher.join(deadline - time.monotonic())
 
+
+def _flush_when_a_child_ends() -> None:
+    """A process of `multiprocessing` ends without `atexit`, and with finalizers of its own."""
+    global _watched_pid  # noqa: PLW0603 - once a process
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None and _watched_pid != os.getpid():
+        _watched_pid = os.getpid()
+        util.Finalize(None, _at_exit, exitpriority=1)
+
+
+_watched_pid: int | None = None
 
 os.register_at_fork(after_in_child=_after_fork)
 atexit.register(_at_exit)

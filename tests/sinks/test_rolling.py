@@ -294,6 +294,35 @@ def test_a_fork_is_survived_without_a_hook_and_nothing_is_sent_twice(request, op
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_process_of_multiprocessing_leaves_nothing_behind_when_it_ends(open_sink, tmp_path, method):
+    url = f"sqlite:///{tmp_path}/s.sqlite3"
+    sink = open_sink(url, service="shop")
+    sink(PROFILE)
+    sink.flush(10)
+    code = f"""
+import multiprocessing
+from perf_middleware.record import Profile
+from perf_middleware.sinks.rolling import Rolling
+
+def work():
+    sink = Rolling({url!r}, service="shop", flush_interval_s=60)
+    sink(Profile(name="GET /x", duration_ms=1.0))
+
+if __name__ == "__main__":
+    sink = Rolling({url!r}, service="shop", flush_interval_s=60)
+    sink(Profile(name="GET /x", duration_ms=1.0))
+    child = multiprocessing.get_context({method!r}).Process(target=work)
+    child.start()
+    child.join(20)
+"""
+    script = tmp_path / "parent.py"
+    script.write_text(code, encoding="utf-8")
+    subprocess.run([sys.executable, script], check=True, timeout=40)
+    assert n(url) == 3
+
+
 def test_a_forked_child_reads_its_own_memory(open_sink, memory_url):
     sink = open_sink(memory_url)
     sink(PROFILE)
