@@ -1,6 +1,6 @@
 """Which line of the application asked: a walk over code objects, with line numbers worked out at the end.
 
-No `traceback`, no `linecache`, no `repr` of anything: docs/collector.md tells what those cost.
+No `traceback`, no `linecache`, no `repr` of anything, which may run queries of its own.
 """
 
 from __future__ import annotations

@@ -5,17 +5,14 @@ Everything is an array in MessagePack, so that a batch is small on the wire and 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
 from perf_middleware.stats.row import NamedRow  # noqa: TC001 - msgspec reads the annotations at run time
 from perf_middleware.stats.window import Window  # noqa: TC001
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-#: Rows in one batch: bounds how long a store is busy with it (about 2.5 ms in Redis; docs/stats.md).
+#: Rows in one batch: bounds how long a store is busy with it.
 BATCH_ROWS: Final = 40
 
 
@@ -58,11 +55,3 @@ class Reply(NamedTuple):
 
     outcome: str
     last: int
-
-
-def windows_of(batch: Batch) -> Iterator[Window]:
-    """Every window the batch touches."""
-    for group in batch.groups:
-        yield from group.windows
-    for window, _ in batch.texts:
-        yield window
