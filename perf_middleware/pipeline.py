@@ -61,6 +61,7 @@ class Pipeline:
             prefix=settings.redis_prefix,
         )
         self.sinks = list(settings.sinks)
+        self._wants_rows = bool(self.sinks) or settings.jsonl is not None or detectors.want_rows(settings.detectors)
         if settings.jsonl is not None:
             self.sinks.insert(0, Jsonl(settings.jsonl))
         if settings.log:
@@ -110,7 +111,11 @@ class Pipeline:
             level = self._level(request)
             if level == "off":
                 return []
-            self._look(capture, profile, capture.read(), detect=level == "full")
+            reading = capture.read()
+            self._count(profile, reading)
+            if level == "full":
+                profile.duration_ms = (now_ns - capture.start_ns) / 1e6  # until now: a finding's share of it counts
+                self._detect(capture, profile, reading)
             capture.own_ns += perf_counter_ns() - now_ns
             profile.own_ms = capture.own_ns / 1e6
             return headers.render(profile, level, (now_ns - capture.start_ns) / 1e6)
@@ -192,24 +197,26 @@ class Pipeline:
         capture.own_ns = perf_counter_ns() - start_ns
         return capture
 
-    def _look(self, capture: Capture, profile: Profile, reading: Reading, *, detect: bool) -> None:
-        """Bring the profile up to what was read; findings are made again only if queries were added."""
-        if reading.query_count != profile.query_count:
-            profile.__dict__.pop("by_fingerprint", None)
-            capture.detected = False
-        profile.queries = reading.queries
-        profile.transactions = reading.transactions
-        profile.folded = list(reading.folded.values())
+    @staticmethod
+    def _count(profile: Profile, reading: Reading) -> None:
         profile.query_count = reading.query_count
         profile.db_ms = reading.db_ns / 1e6
         profile.db_sum_ms = reading.db_sum_ns / 1e6
-        profile.fetch_ms = None if reading.fetch_ns is None else reading.fetch_ns / 1e6
-        if detect and capture.detailed and not capture.detected:
-            capture.detected = True
-            try:
-                profile.findings = detectors.analyze(profile, self.settings.detectors, self.settings.thresholds)
-            except Exception as error:  # noqa: BLE001 - what was measured is still told
-                fault("analyze", error)
+
+    def _detect(self, capture: Capture, profile: Profile, reading: Reading) -> None:
+        """Look for findings; again only if queries were added."""
+        profile.__dict__["by_fingerprint"] = reading.runs
+        if reading.folded:
+            profile.folded = list(reading.folded.values())
+        if self._wants_rows:
+            profile.queries = reading.queries(capture)
+        if not capture.detailed or capture.detected == reading.query_count:
+            return
+        capture.detected = reading.query_count
+        try:
+            profile.findings = detectors.analyze(profile, self.settings.detectors, self.settings.thresholds)
+        except Exception as error:  # noqa: BLE001 - what was measured is still told
+            fault("analyze", error)
 
     def _finish(self, capture: Capture, status: int | None, error: BaseException | None, *, truncated: bool) -> None:
         profile = capture.profile
@@ -225,10 +232,13 @@ class Pipeline:
             profile.route = capture.route
             profile.name = self._bounded(f"{profile.method} {capture.route or UNMATCHED}")
         reading = capture.close()
-        reading.finish(end_ns)
-        if profile.kind != "request":
+        self._count(profile, reading)
+        self._detect(capture, profile, reading)
+        profile.fetch_ms = reading.fetch_ms
+        if self._wants_rows or profile.kind != "request":
+            profile.queries = reading.queries(capture)
+            profile.transactions = reading.transactions(end_ns)
             profile.by_verb, profile.by_table = reading.by_verb_and_table()
-        self._look(capture, profile, reading, detect=True)
         profile.truncated = truncated or (capture.detailed and bool(profile.folded))
         profile.own_ms = (capture.own_ns + perf_counter_ns() - end_ns) / 1e6
         self._emit(capture, profile)

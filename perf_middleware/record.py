@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 from codecs import BOM_UTF8
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import msgspec
 
 from perf_middleware.errors import RecordError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Hashable, Iterable, Iterator
 
 SCHEMA = 1
 
@@ -151,6 +151,120 @@ class Folded(msgspec.Struct, gc=False):
     max_ms: float = 0.0
 
 
+#: count, wire, errors, total_ms, max_ms
+Totals: TypeAlias = tuple[int, int, int, float, float]
+
+
+class Runs(Protocol):
+    """The queries of one fingerprint on one database, in order; each fact of theirs is a column.
+
+    A record has them from its rows (`QueryRuns`). Of a profile under way the collector has them without there being
+    any rows: what nobody asks for is not made.
+    """
+
+    fingerprint: str | None
+    db: str | None
+    system: str | None
+
+    def totals(self) -> Totals:
+        """Their number, statements sent, failures, summed and longest duration."""
+        ...
+
+    @property
+    def caller(self) -> str | None:
+        """Where the first of them came from."""
+        ...
+
+    def indices(self) -> list[int]:
+        """Their places among the profile's queries."""
+        ...
+
+    def starts_ms(self) -> list[float]:
+        """When they began, from the profile's start."""
+        ...
+
+    def durations_ms(self) -> list[float]:
+        """Time inside execute."""
+        ...
+
+    def errors(self) -> list[str | None]:
+        """As `Query.error`."""
+        ...
+
+    def values(self) -> list[Hashable]:
+        """Stands for their values: equal where those are equal, None where they are unknown."""
+        ...
+
+    def callers(self) -> list[str | None]:
+        """As `Query.caller`."""
+        ...
+
+    def rows(self) -> list[int | None]:
+        """As `Query.rows`."""
+        ...
+
+    def list_sizes(self) -> list[int | None]:
+        """As `Query.list_size`."""
+        ...
+
+    def texts(self) -> list[str | None]:
+        """As `Query.sql`."""
+        ...
+
+
+class QueryRuns:
+    """`Runs` of a record's rows."""
+
+    def __init__(self, queries: list[Query], indices: list[int]) -> None:
+        self._indices = indices
+        self._queries = [queries[index] for index in indices]
+        first = self._queries[0]
+        self.fingerprint, self.db, self.system, self.caller = first.fingerprint, first.db, first.system, first.caller
+
+    def totals(self) -> Totals:
+        """As in `Runs`."""
+        durations_ms = self.durations_ms()
+        wire = sum(query.wire for query in self._queries)
+        errors = sum(query.error is not None for query in self._queries)
+        return len(durations_ms), wire, errors, sum(durations_ms), max(durations_ms)
+
+    def indices(self) -> list[int]:
+        """Their places among the profile's queries."""
+        return self._indices
+
+    def starts_ms(self) -> list[float]:
+        """When they began."""
+        return [query.start_ms for query in self._queries]
+
+    def durations_ms(self) -> list[float]:
+        """Time inside execute."""
+        return [query.duration_ms for query in self._queries]
+
+    def errors(self) -> list[str | None]:
+        """Class and code of those that failed."""
+        return [query.error for query in self._queries]
+
+    def values(self) -> list[Hashable]:
+        """Tokens of their values."""
+        return [query.params_hash for query in self._queries]
+
+    def callers(self) -> list[str | None]:
+        """Where they came from."""
+        return [query.caller for query in self._queries]
+
+    def rows(self) -> list[int | None]:
+        """Rows read or changed."""
+        return [query.rows for query in self._queries]
+
+    def list_sizes(self) -> list[int | None]:
+        """Values in their longest list."""
+        return [query.list_size for query in self._queries]
+
+    def texts(self) -> list[str | None]:
+        """What was given to the driver."""
+        return [query.sql for query in self._queries]
+
+
 class Profile(msgspec.Struct, dict=True, weakref=True):
     """One request, job or `profile("name")` block.
 
@@ -228,15 +342,15 @@ class Profile(msgspec.Struct, dict=True, weakref=True):
         return sorted(self.queries, key=lambda query: query.duration_ms, reverse=True)[:count]
 
     @cached_property
-    def by_fingerprint(self) -> dict[tuple[str | None, str | None], list[int]]:
-        """Indices of the queries by (fingerprint, db), in order of first appearance.
+    def by_fingerprint(self) -> dict[tuple[str | None, str | None], Runs]:
+        """The queries grouped by (fingerprint, db), in order of first appearance.
 
         Made once, when the rows are complete: the detectors and the rolling stats both need it.
         """
         groups: dict[tuple[str | None, str | None], list[int]] = {}
         for index, query in enumerate(self.queries):
             groups.setdefault((query.fingerprint, query.db), []).append(index)
-        return groups
+        return {key: QueryRuns(self.queries, indices) for key, indices in groups.items()}
 
 
 def to_json(profile: Profile) -> bytes:

@@ -6,10 +6,10 @@ they run after the profile was finished is counted as unattributed, and nothing 
 
 from __future__ import annotations
 
-import threading
 from contextvars import ContextVar, copy_context
 from functools import partial
 from itertools import count
+from threading import Lock
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
@@ -58,9 +58,12 @@ class Capture:
 
     Attributes:
         profile: What finishing will fill; None once finished.
+        rows: The facts noted, in order; None once finished. Hooks append to it through `noting.note_query`.
+        check_at: A longer list of rows than this wants `noted` to be called; with a parent every one does.
+        plain: No row so far has an `Extra`: none failed, and each was one statement.
         start_ns: `perf_counter_ns` when the profile was opened.
         detailed: Whether rows are kept (a sampled profile), so that callers and parameters are worth noting.
-        detected: Whether the findings cover all queries noted so far.
+        detected: How many queries the findings cover; None before they were looked for.
         callers: Whether the application's frame is wanted.
         loop_thread: Identity of the event loop's thread, where there is one; queries on it are blocking.
         first_byte_ns: When the response began.
@@ -72,12 +75,11 @@ class Capture:
 
     __slots__ = (
         "__weakref__",
-        "_fold_at",
         "_keep",
         "_lock",
         "_reading",
-        "_rows",
         "callers",
+        "check_at",
         "detailed",
         "detected",
         "first_byte_ns",
@@ -86,8 +88,10 @@ class Capture:
         "own_ns",
         "owner",
         "parent",
+        "plain",
         "profile",
         "route",
+        "rows",
         "start_ns",
     )
 
@@ -96,64 +100,86 @@ class Capture:
     ) -> None:
         self.profile: Profile | None = profile
         self.parent = parent
+        self.plain = True
         self.detailed = keep > 0
-        self.detected = False
+        self.detected: int | None = None
         self.callers = callers and keep > 0
-        self.loop_thread: int | None = parent.loop_thread if parent else None
+        self.loop_thread: int | None = None
         self.first_byte_ns: int | None = None
         self.last_byte_ns: int | None = None
         self.owner: Any = None
         self.route: str | None = None
         self.own_ns = 0
         self._keep = keep
-        self._fold_at = keep + FOLD_EVERY
-        self._rows: list[Row] | None = []
-        self._lock = threading.Lock()
-        self.start_ns = perf_counter_ns()
-        self._reading = Reading(self.start_ns, keep=keep, capture_sql=capture_sql)
+        self.check_at = keep + FOLD_EVERY
+        if parent is not None:
+            self.loop_thread = parent.loop_thread
+            self.check_at = 0
+        self.rows: list[Row] | None = []
+        self._lock = Lock()
+        self.start_ns = start_ns = perf_counter_ns()
+        self._reading = Reading(start_ns, keep, capture_sql)
 
     def note(self, row: Row) -> None:
-        """Append one fact; the only thing that happens while the application waits."""
-        rows = self._rows
+        """Append one fact: what `noting.note_query` does in place, for a profile around another."""
+        rows = self.rows
         if rows is None:
-            unattributed.add()
+            self.late()
             return
+        if row[10] is not None:
+            self.plain = False
         rows.append(row)
-        if len(rows) >= self._fold_at:
+        if len(rows) >= self.check_at:
+            self.noted(rows, row)
+
+    def noted(self, rows: list[Row], row: Row) -> None:
+        """Fold what is too much to keep, and tell the profile around this one."""
+        if len(rows) >= self._keep + FOLD_EVERY:
             self._absorb(rows)
         parent = self.parent
         if parent is not None and parent.open:
             parent.note(row)
 
+    def late(self) -> None:
+        """Count a query that came after the end."""
+        unattributed.add()
+
     @property
     def open(self) -> bool:
         """False once finished."""
-        return self._rows is not None
+        return self.rows is not None
 
     def read(self) -> Reading:
         """What the rows noted so far say; cheap when nothing was added since the last time."""
-        if self._rows is not None:
-            self._absorb(self._rows)
+        if self.rows is not None:
+            self._absorb(self.rows)
         return self._reading
 
     def close(self) -> Reading:
         """Empty the slot and read for the last time; who still holds the slot holds nothing more."""
-        rows, self._rows = self._rows, None
+        rows, self.rows = self.rows, None
         self.profile = None
         self.parent = None
         if rows is not None:
             self._absorb(rows)
-        reading, self._reading = self._reading, Reading(self.start_ns, keep=0, capture_sql=0)
+        reading, self._reading = self._reading, _EMPTY
         return reading
 
     def _absorb(self, rows: list[Row]) -> None:
         """Read the rows to keep, and fold those beyond them into counters. Appends may go on meanwhile."""
         with self._lock:
             end = len(rows)
-            self._reading.add(rows[: min(self._keep, end)], self)
-            self._reading.fold(rows[self._keep : end])
-            del rows[self._keep : end]
+            reading = self._reading
+            keep = self._keep
+            reading.plain = self.plain
+            reading.add(rows[reading.seen : min(end, keep)])
+            if end > keep:
+                reading.fold(rows[keep:end])
+                del rows[keep:end]
 
+
+#: What is read of a profile that is over: nothing, and nothing is added to it.
+_EMPTY: Final = Reading(0, 0, 0)
 
 current: ContextVar[Capture | None] = ContextVar("perf_middleware_capture", default=None)
 

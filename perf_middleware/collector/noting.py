@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from perf_middleware.collector.context import Capture
+    from perf_middleware.collector.rows import Row
 
 _FIRST = itemgetter(0)
 
@@ -28,17 +29,31 @@ def note_query(  # noqa: PLR0917 - a row's facts, in its order; keywords would c
     start_ns: int,
     end_ns: int,
     rows: int | None,
-    inside: bool | None,  # noqa: FBT001
+    inside: bool | int | None,  # noqa: FBT001
     extra: Extra | None,
 ) -> None:
     """Append one row; for a hook, or one helper of it, whose frames are not looked at for the caller.
 
     Only an exact `str` is kept as it is: anything else may change, or have methods of its own.
     """
-    code, lasti = find_caller(3) if capture.callers else (None, 0)
-    token = params_token(parameters) if parameters is not None and capture.detailed else None
-    text = query if type(query) is str and len(query) <= KEEP_TEXT_CHARS else parse(query, target.system)
-    capture.note((text, start_ns, end_ns, target, token, code, lasti, rows, inside, get_ident(), extra))
+    noted = capture.rows
+    if noted is None:
+        capture.late()
+        return
+    code, lasti, token = None, 0, None
+    if capture.callers:
+        code, lasti = find_caller(3)
+    if parameters is not None and capture.detailed:
+        token = params_token(parameters)
+    if type(query) is not str or len(query) > KEEP_TEXT_CHARS:
+        query = parse(query, target.system)
+    blocking = capture.loop_thread is not None and capture.loop_thread == get_ident()
+    if extra is not None:
+        capture.plain = False
+    row: Row = (query, start_ns, end_ns, target, token, code, lasti, rows, inside, blocking, extra)
+    noted.append(row)
+    if len(noted) >= capture.check_at:
+        capture.noted(noted, row)
 
 
 def counted(sets: Iterable[Any]) -> tuple[Iterator[Any], Callable[[], int]]:

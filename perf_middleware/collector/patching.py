@@ -19,12 +19,13 @@ class _Nobody(Capture):
 
     __slots__ = ()
 
-    def note(self, row: Any) -> None:
+    def late(self) -> None:
         """Forget."""
 
 
 #: What a silenced hook's `get` answers with.
 NOBODY = _Nobody(Profile(), keep=0, callers=False)
+NOBODY.close()
 
 
 class Patches:

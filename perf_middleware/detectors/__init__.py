@@ -12,7 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from perf_middleware.detectors import duplicate_query, n_plus_one, slow_query
-from perf_middleware.detectors.repeats import complete
+from perf_middleware.detectors.repeats import complete, forget
 from perf_middleware.errors import fault
 from perf_middleware.record import SEVERITIES, Finding, Profile
 from perf_middleware.settings import check_names
@@ -45,6 +45,11 @@ def names() -> tuple[str, ...]:
     return (*_OURS, *(name for name in _entry_points() if name not in _OURS))
 
 
+def want_rows(detectors: Sequence[str] | None) -> bool:
+    """Whether one of them is a third party's, which may look at a live profile's rows and not only at `Runs`."""
+    return any(name not in _OURS for name in (names() if detectors is None else detectors))
+
+
 def analyze(
     profile: Profile,
     detectors: Sequence[str] | None = None,
@@ -69,6 +74,7 @@ def analyze(
     if not chosen:
         return []
     complete(profile)
+    forget(profile)
     findings: list[Finding] = []
     for name in chosen:
         try:

@@ -15,7 +15,7 @@ from perf_middleware.detectors.severity import severity
 from perf_middleware.record import Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Hashable, Iterator
 
     from perf_middleware.record import Profile
 
@@ -43,9 +43,9 @@ def _is_duplicate(repeat: Repeat, threshold: float) -> bool:
 
 def _finding(profile: Profile, repeat: Repeat, threshold: float) -> Finding:
     # For each value its slowest run stays. Runs of unknown value are taken to have one of those seen.
-    slowest: dict[str | None, float] = {}
-    for query in repeat.runs:
-        slowest[query.params_hash] = max(slowest.get(query.params_hash, 0.0), query.duration_ms)
+    slowest: dict[Hashable, float] = {}
+    for value, duration_ms in zip(repeat.each_value(), repeat.durations_ms(), strict=True):
+        slowest[value] = max(slowest.get(value, 0.0), duration_ms)
     wasted_ms = max(repeat.wall_ms - sum(slowest.values()), 0.0)
     statement, caller, name = repeat.statement, repeat.caller, table(repeat.statement)
     return Finding(
@@ -61,6 +61,6 @@ def _finding(profile: Profile, repeat: Repeat, threshold: float) -> Finding:
         count=repeat.count,
         total_ms=repeat.total_ms,
         wasted_ms=wasted_ms,
-        evidence=repeat.evidence,
+        evidence=repeat.evidence(),
         recommendation=f"Read {name} once and pass the result on: the values are the same each time{at(caller)}.",
     )

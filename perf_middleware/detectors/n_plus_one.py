@@ -13,6 +13,7 @@ https://docs.sqlalchemy.org/en/20/orm/queryguide/relationships.html
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from statistics import quantiles
 from typing import TYPE_CHECKING, Final
@@ -25,7 +26,7 @@ from perf_middleware.record import Confidence, Finding
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from perf_middleware.record import Profile, Query
+    from perf_middleware.record import Profile
 
 #: Runs of one statement in one profile.
 DEFAULT: Final = 5
@@ -55,7 +56,7 @@ def detect(profile: Profile, threshold: float) -> Iterator[Finding]:
         asks_by_value = repeat.shape.selective or repeat.shape.offset
         if confidence is None or not asks_by_value or repeat.shape.queue:
             continue
-        if _is_straight_line(repeat.runs) or _is_bulk(repeat) or _is_paging(repeat) or _follows_pages(profile, repeat):
+        if _is_straight_line(repeat) or _is_bulk(repeat) or _is_paging(repeat) or _follows_pages(profile, repeat):
             continue
         yield _finding(profile, repeat, threshold, confidence)
 
@@ -66,41 +67,44 @@ def _confidence(repeat: Repeat, threshold: float) -> Confidence | None:
         return "high"
     if not repeat.unknown:
         return None
-    if len({query.list_size for query in repeat.runs}) >= MIN_VALUES:
+    if len(set(repeat.list_sizes())) >= MIN_VALUES:
         return "high"  # lists of different length are different values
     same = max(repeat.values.values(), default=0)
     if (same >= threshold and same > repeat.unknown) or _is_polling(repeat):
         return None
-    return "medium" if repeat.runs else "low"
+    return "medium" if repeat.each_value() else "low"
 
 
 def _is_polling(repeat: Repeat) -> bool:
     """Nothing between the runs but regular pauses."""
-    if len(repeat.runs) < MIN_VALUES or repeat.evidence[-1] - repeat.evidence[0] != len(repeat.evidence) - 1:
+    evidence = repeat.evidence()
+    if len(evidence) < MIN_VALUES or evidence[-1] - evidence[0] != len(evidence) - 1:
         return False
+    starts_ms, durations_ms = repeat.starts_ms(), repeat.durations_ms()
     pauses = [
-        after.start_ms - before.start_ms - before.duration_ms
-        for before, after in zip(repeat.runs, repeat.runs[1:], strict=False)
+        after_ms - before_ms - duration_ms
+        for before_ms, after_ms, duration_ms in zip(starts_ms, starts_ms[1:], durations_ms, strict=False)
     ]
     return min(pauses) >= POLL_PAUSE_MS and quantiles(pauses, n=4, method="inclusive")[2] <= POLL_SPREAD * min(pauses)
 
 
-def _is_straight_line(runs: list[Query]) -> bool:
+def _is_straight_line(repeat: Repeat) -> bool:
     """Most runs come from lines that ran once each, and no loop among the rest."""
-    callers = Counter(query.caller for query in runs)
-    if None in callers:
+    callers = repeat.callers()
+    counts = Counter(callers)
+    if None in counts:
         return False
-    once = sum(count == 1 for count in callers.values())
-    return once >= DEFAULT and len(runs) - once < DEFAULT
+    once = sum(count == 1 for count in counts.values())
+    return once >= DEFAULT and len(callers) - once < DEFAULT
 
 
 def _is_bulk(repeat: Repeat) -> bool:
     """Chunks of a long list: all but the last of one size, or of a good size on average."""
     if repeat.shape.array:
-        rows = _rows(repeat.runs)
+        rows = _rows(repeat)
         return rows is None or sum(rows) >= BULK_SIZE * len(rows)
     least = max(repeat.shape.alternatives, 1)
-    sizes = [max(query.list_size or 1, least) for query in repeat.runs]
+    sizes = [max(size or 1, least) for size in repeat.list_sizes()]
     if not sizes:
         return least >= BULK_SIZE
     return sum(sizes) >= BULK_SIZE * len(sizes) or (sizes[0] >= BULK_SIZE and len(set(sizes[:-1])) == 1)
@@ -112,8 +116,8 @@ def _is_paging(repeat: Repeat) -> bool:
     pages = asked.limit and (asked.offset or bool(asked.bounded))
     if not pages and not asked.bounded:
         return False
-    rows = _rows(repeat.runs)
-    parents = [column for column in asked.pinned if column not in _constants(repeat.runs)]
+    rows = _rows(repeat)
+    parents = [column for column in asked.pinned if column not in _constants(repeat)]
     if parents:
         return pages and rows is not None and _are_full_pages(rows)
     if asked.aggregate:
@@ -129,30 +133,34 @@ def _are_full_pages(rows: list[int]) -> bool:
     return size > 1 and len(set(rows[:-1])) == 1 and (last < size or (last == size and size >= BULK_SIZE))
 
 
-def _rows(runs: list[Query]) -> list[int] | None:
-    rows = [query.rows for query in runs if query.rows is not None]
+def _rows(repeat: Repeat) -> list[int] | None:
+    """How many rows each run read, if every one tells."""
+    runs = repeat.rows()
+    rows = [count for count in runs if count is not None]
     return rows if rows and len(rows) == len(runs) else None
 
 
-def _constants(runs: list[Query]) -> frozenset[str]:
+def _constants(repeat: Repeat) -> frozenset[str]:
     """Columns that the code compares with one literal: seen only where the text is kept."""
     values: dict[str, set[str | None]] = {}
-    for query in runs[:_SAMPLE]:
-        if query.sql is None:
+    for text in repeat.texts()[:_SAMPLE]:
+        if text is None:
             return frozenset()
-        for condition in conditions(query.sql):
+        for condition in conditions(text):
             values.setdefault(condition.column, set()).add(condition.value)
     return frozenset(column for column, seen in values.items() if None not in seen and len(seen) == 1)
 
 
 def _follows_pages(profile: Profile, repeat: Repeat) -> bool:
     """Short lists, one after each page of another statement: a prefetch per page."""
-    if all((query.list_size or 1) <= 1 for query in repeat.runs):
+    if all((size or 1) <= 1 for size in repeat.list_sizes()):
         return False
-    for (fingerprint, db), indices in profile.by_fingerprint.items():
-        if fingerprint is None or db != repeat.runs[0].db or abs(len(indices) - len(repeat.evidence)) > 1:
+    evidence = repeat.evidence()
+    for (fingerprint, db), runs in profile.by_fingerprint.items():
+        if fingerprint is None or db != repeat.db or abs(runs.totals()[0] - len(evidence)) > 1:
             continue
-        turns = zip(indices, repeat.evidence, [*indices[1:], len(profile.queries)], strict=False)
+        indices = runs.indices()
+        turns = zip(indices, evidence, [*indices[1:], math.inf], strict=False)
         if all(page < follower < following for page, follower, following in turns) and _is_page_text(fingerprint):
             return True
     return False
@@ -181,14 +189,14 @@ def _finding(profile: Profile, repeat: Repeat, threshold: float, confidence: Con
         count=repeat.count,
         total_ms=repeat.total_ms,
         wasted_ms=wasted_ms,
-        evidence=repeat.evidence,
+        evidence=repeat.evidence(),
         recommendation=_recommendation(repeat, column),
     )
 
 
 def _column(repeat: Repeat) -> str | None:
     """The column whose value most likely varies: a key before others, the last of several."""
-    constants = _constants(repeat.runs)
+    constants = _constants(repeat)
     columns = [column for column in repeat.shape.pinned if column not in constants]
     keys = [column for column in columns if column.lower().endswith("id")]
     return next(iter(keys[::-1] or columns or sorted(repeat.shape.bounded)), None)

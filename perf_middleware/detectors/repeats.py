@@ -11,16 +11,19 @@ import math
 import re
 from bisect import bisect
 from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from functools import lru_cache
+from operator import add, le
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from perf_middleware.detectors.shape import Shape, bare, shape, words
+from perf_middleware.detectors.shape import bare, shape, words
 from perf_middleware.sql import Statement, fingerprint_id, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Hashable, Iterator, Mapping
 
-    from perf_middleware.record import Folded, Profile, Query
+    from perf_middleware.record import Folded, Profile, Runs
+
+T = TypeVar("T")
 
 #: Schemas and tables in which a database describes itself.
 _CATALOGUE: Final = re.compile(
@@ -60,39 +63,95 @@ _SERVICE_VERBS: Final = words("""
 _READS: Final = words("SELECT WITH VALUES TABLE")
 
 
-@dataclass(frozen=True, slots=True)
 class Repeat:
-    """One fingerprint on one database, run several times.
+    """One read on one database that ran several times: its successful runs, in order, and what they have in common.
 
     Attributes:
         statement: As parsed from the fingerprint.
         shape: What it asks for.
-        evidence: Indices of the runs that are kept as rows.
-        runs: Those rows.
+        db: Where it ran.
         count: Runs, with those folded into counters.
-        total_ms: Their summed duration, likewise.
-        wall_ms: Time with at least one of them running: below `total_ms` where they overlap.
-        max_ms: The longest.
-        values: How often each value (a token, see `complete`) was asked for, where known.
+        values: How often each value was asked for, where known.
         unknown: Runs whose values are not known, folded ones among them.
 
     """
 
-    statement: Statement
-    shape: Shape
-    evidence: list[int]
-    runs: list[Query]
-    count: int
-    total_ms: float
-    wall_ms: float
-    max_ms: float
-    values: Counter[str]
-    unknown: int
+    __slots__ = ("_beyond", "_picked", "_runs", "count", "db", "shape", "statement", "unknown", "values")
+
+    def __init__(
+        self, statement: Statement, runs: Runs | None, picked: list[int] | None, beyond: Folded | None
+    ) -> None:
+        self.statement = statement
+        self.shape = shape(statement.fingerprint)
+        self._runs = runs
+        self._picked = picked
+        self._beyond = beyond
+        values = self.each_value()
+        self.count = len(values)
+        self.values = Counter(values)
+        self.unknown = self.values.pop(None, 0)
+        if self.unknown and "?" not in statement.fingerprint:  # a text without any value has one: itself
+            self.values[""] += self.unknown
+            self.unknown = 0
+        if beyond is not None:
+            self.count += beyond.count - beyond.errors
+            self.unknown += beyond.count - beyond.errors
+        self.db = runs.db if runs is not None else beyond.db if beyond is not None else None
+
+    @property
+    def total_ms(self) -> float:
+        """Summed duration of all runs."""
+        return sum(self.durations_ms()) + (self._beyond.duration_ms if self._beyond else 0.0)
+
+    @property
+    def wall_ms(self) -> float:
+        """Time with at least one of them running: below `total_ms` where they overlap."""
+        return wall_ms(self.starts_ms(), self.durations_ms()) + (self._beyond.duration_ms if self._beyond else 0.0)
+
+    @property
+    def max_ms(self) -> float:
+        """The longest run."""
+        return max([*self.durations_ms(), self._beyond.max_ms if self._beyond else 0.0])
 
     @property
     def caller(self) -> str | None:
         """Where most of the runs came from; the first of them where several are equal."""
-        return most_common_caller(self.runs)
+        return most_common(self.callers())
+
+    def each_value(self) -> list[Hashable]:
+        """For each run that is kept, in order, what stands for its values; the columns below likewise."""
+        return self._pick(self._runs.values()) if self._runs is not None else []
+
+    def evidence(self) -> list[int]:
+        """Its index among the profile's queries."""
+        return self._pick(self._runs.indices()) if self._runs is not None else []
+
+    def starts_ms(self) -> list[float]:
+        """When it began."""
+        return self._pick(self._runs.starts_ms()) if self._runs is not None else []
+
+    def durations_ms(self) -> list[float]:
+        """How long it took."""
+        return self._pick(self._runs.durations_ms()) if self._runs is not None else []
+
+    def callers(self) -> list[str | None]:
+        """Where it came from."""
+        return self._pick(self._runs.callers()) if self._runs is not None else []
+
+    def rows(self) -> list[int | None]:
+        """Rows it read."""
+        return self._pick(self._runs.rows()) if self._runs is not None else []
+
+    def list_sizes(self) -> list[int | None]:
+        """Values in its longest list."""
+        return self._pick(self._runs.list_sizes()) if self._runs is not None else []
+
+    def texts(self) -> list[str | None]:
+        """Its text, where it is kept."""
+        return self._pick(self._runs.texts()) if self._runs is not None else []
+
+    def _pick(self, column: list[T]) -> list[T]:
+        return column if self._picked is None else [column[place] for place in self._picked]
 
 
 def complete(profile: Profile) -> None:
@@ -120,22 +179,62 @@ def complete(profile: Profile) -> None:
         profile.__dict__.pop("by_fingerprint", None)
 
 
-def repeats(profile: Profile, threshold: float) -> Iterator[Repeat]:
-    """Every read that ran successfully at least `threshold` times; `profile` must be `complete`."""
-    folded = folded_counters(profile)
-    failures = [index for index, query in enumerate(profile.queries) if query.error is not None]
+def repeats(profile: Profile, threshold: float) -> list[Repeat]:
+    """Every read that ran successfully at least `threshold` times; `profile` must be `complete`.
+
+    Found once for all detectors with the same threshold: `analyze` forgets them first.
+    """
+    known: dict[float, list[Repeat]] = profile.__dict__.setdefault(_KNOWN, {})
+    if threshold not in known:
+        known[threshold] = list(_repeats(profile, threshold))
+    return known[threshold]
+
+
+def forget(profile: Profile) -> None:
+    """Have `repeats` look again."""
+    profile.__dict__.pop(_KNOWN, None)
+
+
+_KNOWN: Final = "repeats"
+
+
+def _repeats(profile: Profile, threshold: float) -> Iterator[Repeat]:
     groups = profile.by_fingerprint
-    for key in dict.fromkeys((*groups, *folded)):
-        indices, beyond = groups.get(key, []), folded.get(key)
-        if key[0] is None or len(indices) + (beyond.count if beyond else 0) < threshold:
+    folded = folded_counters(profile)
+    often = [key for key, runs in groups.items() if runs.totals()[0] >= threshold]
+    if folded:
+        beyond_rows = [key for key, counter in folded.items() if counter.count + _count(groups.get(key)) >= threshold]
+        often = list(dict.fromkeys((*often, *beyond_rows)))
+    failures: list[int] | None = None
+    for key in often:
+        runs, beyond = groups.get(key), folded.get(key)
+        if key[0] is None:
             continue
-        system = profile.queries[indices[0]].system if indices else beyond.system if beyond else None
-        statement = parse(key[0], system)
-        if not is_question(statement):
+        system = runs.system if runs is not None else beyond.system if beyond is not None else None
+        statement = question(key[0], system)
+        if statement is None:
             continue
-        repeat = _repeat(profile, statement, _without_retries(profile, indices, failures), beyond)
+        if failures is None:
+            failures = _failures(groups)
+        picked = _without_retries(runs, failures) if failures and runs is not None else None
+        repeat = Repeat(statement, runs, picked, beyond)
         if repeat.count >= threshold:
             yield repeat
+
+
+def _count(runs: Runs | None) -> int:
+    return 0 if runs is None else runs.totals()[0]
+
+
+def _failures(groups: Mapping[tuple[str | None, str | None], Runs]) -> list[int]:
+    """Indices of all failed queries of the profile, in order."""
+    failed = [runs for runs in groups.values() if runs.totals()[2]]
+    return sorted(
+        index
+        for runs in failed
+        for index, error in zip(runs.indices(), runs.errors(), strict=True)
+        if error is not None
+    )
 
 
 def folded_counters(profile: Profile) -> dict[tuple[str | None, str | None], Folded]:
@@ -143,12 +242,13 @@ def folded_counters(profile: Profile) -> dict[tuple[str | None, str | None], Fol
     return {(folded.fingerprint, folded.db): folded for folded in profile.folded if folded.fingerprint is not None}
 
 
-def is_question(statement: Statement) -> bool:
-    """Whether it reads data: no write, and none of the statements that are never a finding."""
-    fingerprint = statement.fingerprint
+@lru_cache(maxsize=4096)
+def question(fingerprint: str, system: str | None) -> Statement | None:
+    """The statement if it reads data: no write, and none of those that are never a finding."""
+    statement = parse(fingerprint, system)
     if statement.verb not in _READS or not is_work(statement) or _WRITE.search(fingerprint):
-        return False
-    return bool(statement.tables) or _CALL.search(fingerprint) is not None
+        return None
+    return statement if statement.tables or _CALL.search(fingerprint) is not None else None
 
 
 def is_work(statement: Statement) -> bool:
@@ -167,28 +267,31 @@ def finding_id(kind: str, fingerprint: str, caller: str | None) -> str:
 
 
 def share(profile: Profile, time_ms: float) -> float:
-    """How much of the profile's duration that is; before its end is known, of the time until its last query's end."""
+    """How much of the profile's duration that is; until its last query's end where the duration was not recorded."""
     duration_ms = profile.duration_ms
     if duration_ms <= 0 and profile.queries:
         duration_ms = profile.queries[-1].start_ms + profile.queries[-1].duration_ms
     return time_ms / duration_ms if duration_ms > 0 else 0.0
 
 
-def wall_ms(runs: list[Query]) -> float:
-    """Time with at least one of them running: the union of their intervals."""
+def wall_ms(starts_ms: list[float], durations_ms: list[float]) -> float:
+    """Time with at least one of some runs running: the union of their intervals."""
+    ends_ms = list(map(add, starts_ms, durations_ms))
+    if all(map(le, ends_ms, starts_ms[1:])):  # one after the other
+        return sum(durations_ms)
     covered_until_ms, union_ms = -math.inf, 0.0
-    for start_ms, duration_ms in sorted((query.start_ms, query.duration_ms) for query in runs):
-        end_ms = start_ms + duration_ms
+    for start_ms, end_ms in sorted(zip(starts_ms, ends_ms, strict=True)):
         if end_ms > covered_until_ms:
-            union_ms += min(duration_ms, end_ms - covered_until_ms)
+            union_ms += end_ms - max(start_ms, covered_until_ms)
             covered_until_ms = end_ms
     return union_ms
 
 
-def most_common_caller(runs: list[Query]) -> str | None:
-    """Where most of them came from; None when nobody knows."""
-    callers = Counter(query.caller for query in runs if query.caller is not None)
-    return max(callers, key=callers.__getitem__, default=None)
+def most_common(callers: list[str | None]) -> str | None:
+    """Where most of some runs came from; None when nobody knows."""
+    counts = Counter(callers)
+    counts.pop(None, None)
+    return max(counts, key=counts.__getitem__, default=None)
 
 
 def at(caller: str | None) -> str:
@@ -204,46 +307,21 @@ def table(statement: Statement) -> str:
     return called[1] if called else statement.verb
 
 
-def _repeat(profile: Profile, statement: Statement, evidence: list[int], beyond: Folded | None) -> Repeat:
-    runs = [profile.queries[index] for index in evidence]
-    values = Counter(query.params_hash for query in runs if query.params_hash is not None)
-    unknown = len(runs) - values.total()
-    if unknown and "?" not in statement.fingerprint:  # a text without any value has one: itself
-        values[""] += unknown
-        unknown = 0
-    beyond_ms = beyond.duration_ms if beyond else 0.0
-    beyond_count = max(beyond.count - beyond.errors, 0) if beyond else 0
-    return Repeat(
-        statement=statement,
-        shape=shape(statement.fingerprint),
-        evidence=evidence,
-        runs=runs,
-        count=len(runs) + beyond_count,
-        total_ms=sum(query.duration_ms for query in runs) + beyond_ms,
-        wall_ms=wall_ms(runs) + beyond_ms,
-        max_ms=max([query.duration_ms for query in runs] + ([beyond.max_ms] if beyond else []), default=0.0),
-        values=values,
-        unknown=unknown + beyond_count,
-    )
-
-
-def _without_retries(profile: Profile, indices: list[int], failures: list[int]) -> list[int]:
-    """Leave out failed runs, and runs that a failure since the last one (of this or any statement) made necessary.
+def _without_retries(runs: Runs, failures: list[int]) -> list[int]:
+    """Places of the runs that neither failed nor were made necessary by a failure, of this or any statement.
 
     A block of work that is tried again asks the same questions again, with the same values; other values show
     that it went on instead.
     """
-    if not failures:
-        return indices
+    indices, errors, values = runs.indices(), runs.errors(), runs.values()
     kept: list[int] = []
-    for index in indices:
-        query = profile.queries[index]
-        if query.error is not None:
+    for place, index in enumerate(indices):
+        if errors[place] is not None:
             continue
-        if kept and bisect(failures, index) != bisect(failures, kept[-1]):
-            before = profile.queries[kept[-1]].params_hash
-            if before is None or query.params_hash is None or before == query.params_hash:
-                kept[-1] = index
+        if kept and bisect(failures, index) != bisect(failures, indices[kept[-1]]):
+            before = values[kept[-1]]
+            if before is None or values[place] is None or before == values[place]:
+                kept[-1] = place
                 continue
-        kept.append(index)
+        kept.append(place)
     return kept

@@ -16,7 +16,7 @@ from perf_middleware.detectors.repeats import (
     finding_id,
     folded_counters,
     is_work,
-    most_common_caller,
+    most_common,
     share,
     table,
     wall_ms,
@@ -29,7 +29,7 @@ from perf_middleware.sql import Statement, parse
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from perf_middleware.record import Folded, Profile
+    from perf_middleware.record import Folded, Profile, Runs
 
 #: Milliseconds in one run.
 DEFAULT: Final = 500.0
@@ -37,30 +37,32 @@ DEFAULT: Final = 500.0
 
 def detect(profile: Profile, threshold: float) -> Iterator[Finding]:
     """One finding per fingerprint and database, of the runs that were slow; failed ones (a timeout) count too."""
-    folded = folded_counters(profile)
-    groups = profile.by_fingerprint
-    for key in dict.fromkeys((*groups, *folded)):
-        evidence = [index for index in groups.get(key, ()) if profile.queries[index].duration_ms >= threshold]
-        beyond = folded.get(key)
-        if beyond and beyond.max_ms < threshold:
-            beyond = None
-        if key[0] is None or not (evidence or beyond):
+    groups, folded = profile.by_fingerprint, folded_counters(profile)
+    slow = {key: runs for key, runs in groups.items() if runs.totals()[4] >= threshold}
+    slow_folded = {key: counter for key, counter in folded.items() if counter.max_ms >= threshold}
+    for key in dict.fromkeys((*slow, *slow_folded)):
+        runs, beyond = slow.get(key), slow_folded.get(key)
+        if key[0] is None:
             continue
-        system = profile.queries[evidence[0]].system if evidence else beyond.system if beyond else None
+        system = runs.system if runs is not None else beyond.system if beyond is not None else None
         statement = parse(key[0], system)
         if is_work(statement):
-            yield _finding(profile, statement, evidence, beyond, threshold)
+            yield _finding(profile, statement, runs, beyond, threshold)
 
 
 def _finding(
-    profile: Profile, statement: Statement, evidence: list[int], beyond: Folded | None, threshold: float
+    profile: Profile, statement: Statement, runs: Runs | None, beyond: Folded | None, threshold: float
 ) -> Finding:
-    runs = [profile.queries[index] for index in evidence]
+    slow: list[tuple[int, float, float, str | None]] = []
+    if runs is not None:
+        columns = zip(runs.indices(), runs.starts_ms(), runs.durations_ms(), runs.callers(), strict=True)
+        slow = [run for run in columns if run[2] >= threshold]
+    starts_ms, durations_ms = [run[1] for run in slow], [run[2] for run in slow]
     beyond_ms = beyond.max_ms if beyond else 0.0  # of the runs that were not kept, only the longest is known
-    longest_ms = max(beyond_ms, *(query.duration_ms for query in runs)) if runs else beyond_ms
-    count = len(runs) + (beyond is not None)
-    wasted_ms = wall_ms(runs) + beyond_ms
-    caller, name = most_common_caller(runs), table(statement)
+    longest_ms = max([*durations_ms, beyond_ms])
+    count = len(slow) + (beyond is not None)
+    wasted_ms = wall_ms(starts_ms, durations_ms) + beyond_ms
+    caller, name = most_common([run[3] for run in slow]), table(statement)
     times = f"{count} times, up to " if count > 1 else ""
     return Finding(
         finding_id=finding_id("slow_query", statement.fingerprint, caller),
@@ -73,9 +75,9 @@ def _finding(
         tables=list(statement.tables),
         caller=caller,
         count=count,
-        total_ms=sum(query.duration_ms for query in runs) + beyond_ms,
+        total_ms=sum(durations_ms) + beyond_ms,
         wasted_ms=wasted_ms,
-        evidence=evidence,
+        evidence=[run[0] for run in slow],
         recommendation=f"Look at its plan with EXPLAIN{at(caller)}. {_question(statement, name)}",
     )
 

@@ -50,22 +50,8 @@ def delta(profile: Profile) -> Delta:
 
 def _groups(profile: Profile) -> dict[str | None, QueryGroup]:
     groups: dict[str | None, QueryGroup] = {}
-    queries = profile.queries
-    for (fingerprint, _), indices in profile.by_fingerprint.items():
-        query = queries[indices[0]]
-        total_ms = max_ms = query.duration_ms
-        wire = query.wire
-        errors = 0 if query.error is None else 1
-        for index in indices[1:]:
-            query = queries[index]
-            duration_ms = query.duration_ms
-            total_ms += duration_ms
-            if duration_ms > max_ms:  # noqa: PLR1730 - max() would cost a call for each query
-                max_ms = duration_ms
-            wire += query.wire
-            if query.error is not None:
-                errors += 1
-        group: QueryGroup = (len(indices), wire, errors, total_ms, max_ms, query.system, query.caller)
+    for (fingerprint, _), runs in profile.by_fingerprint.items():
+        group: QueryGroup = (*runs.totals(), runs.system, runs.caller)
         known = groups.get(fingerprint)
         groups[fingerprint] = group if known is None else _sum(known, group)
     for folded in profile.folded:

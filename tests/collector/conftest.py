@@ -50,8 +50,10 @@ def record(hooked):
         finally:
             current.reset(token)
             reading = seen.capture.close()
-            reading.finish(perf_counter_ns())
-            vars(seen).update(vars(reading))
+            seen.transactions = reading.transactions(perf_counter_ns())
+            seen.queries = reading.queries(seen.capture)
+            for name in ("query_count", "db_ns", "db_sum_ns", "fetch_ms", "folded"):
+                setattr(seen, name, getattr(reading, name))
 
     return recording
 

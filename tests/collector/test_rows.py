@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -18,14 +19,21 @@ from perf_middleware.record import Profile
 def note_all(facts, *, reads=()):
     """Note (text, start, end, inside, error, target) facts, reading after those at the places in `reads`."""
     slot = Capture(Profile(), keep=2000, callers=False)
-    slot._reading.origin_ns = 0
+    slot._reading.origin_ns = slot.start_ns = 0
     for number, fact in enumerate(facts):
         text, start_ns, end_ns, inside, error, target = (*fact, *(False, None, TARGET)[len(fact) - 3 :])
         extra = Extra(error=error) if error else None
         slot.note((text, start_ns, end_ns, target, None, None, 0, None, inside, 0, extra))
         if number in reads:
             slot.read()
-    return slot.close()
+    reading = slot.close()
+    return SimpleNamespace(
+        transactions=reading.transactions(0),
+        queries=reading.queries(slot),
+        db_ns=reading.db_ns,
+        db_sum_ns=reading.db_sum_ns,
+        query_count=reading.query_count,
+    )
 
 
 TARGET = Target("mysql", "x")

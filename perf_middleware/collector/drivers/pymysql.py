@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from perf_middleware.collector.context import unattributed
 from perf_middleware.collector.noting import counted, note_query
-from perf_middleware.collector.rows import Extra, Target
+from perf_middleware.collector.rows import COUNTING, Extra, Target
 from perf_middleware.errors import fault
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ _IN_TRANSACTION, _AUTOCOMMIT = 1, 2  # SERVER_STATUS_IN_TRANS, SERVER_STATUS_AUT
 _SURE = _IN_TRANSACTION | _AUTOCOMMIT
 _DEADLOCK = " 1213"  # ER_LOCK_DEADLOCK: the server has rolled the whole transaction back
 _READING = ("_read_query_result", "_read_ok_packet", "read")
+_STREAMING = 2**64 - 1  # rows of an unbuffered result, while they are still to come
 _TARGET = "_perf_middleware_target"
 _EXTRA = "_perf_middleware_extra"
 
@@ -65,22 +66,34 @@ def _execute(original: Any, get: Get) -> FunctionType:
         capture = get()
         if capture is None:
             return original(self, query, args)
-        target = _target(self.connection)
+        connection = self.connection
+        try:
+            target = connection._perf_middleware_target  # noqa: SLF001
+        except AttributeError:
+            target = _target(connection)
         if target.busy:
             return original(self, query, args)
         target.busy = True
-        target.wire = 0
         start_ns = perf_counter_ns()
         try:
-            result = original(self, query, args)
+            rows = original(self, query, args)
         except BaseException as error:
-            extra = Extra(wire=target.wire, error=_error(error))
-            _note(capture, self.connection, target, query, args, start_ns, extra, self)
-            raise
-        finally:
             target.busy = False
-        _note(capture, self.connection, target, query, args, start_ns, None, self)
-        return result
+            extra = Extra(wire=int(_was_sent(error)), error=_error(error))
+            _note(capture, connection, target, query, args, start_ns, extra)
+            raise
+        end_ns = perf_counter_ns()
+        target.busy = False
+        try:
+            status = connection.server_status
+            inside = status & _IN_TRANSACTION if status & _SURE else _unsure(connection)
+            fetched = None
+            if rows == _STREAMING:
+                fetched = self.__dict__[_EXTRA] = Extra()
+            note_query(capture, target, query, args, start_ns, end_ns, rows, inside, fetched)
+        except Exception as error:  # noqa: BLE001 - a fault of ours is not the application's
+            fault("pymysql", error)
+        return rows
 
     return execute  # type: ignore[return-value]
 
@@ -97,7 +110,7 @@ def _executemany(original: Any, get: Get) -> FunctionType:
         if not hasattr(args, "__len__"):
             args, many = counted(args)
         extra = Extra()
-        target.busy = True
+        target.busy = COUNTING
         target.wire = 0
         start_ns = perf_counter_ns()
         try:
@@ -110,7 +123,7 @@ def _executemany(original: Any, get: Get) -> FunctionType:
             extra.wire = target.wire
             if extra.wire or extra.error:
                 extra.many = _size(args) if many is None else many()
-                _note(capture, self.connection, target, query, None, start_ns, extra, self)
+                _note(capture, self.connection, target, query, None, start_ns, extra, self.rowcount)
 
     return executemany  # type: ignore[return-value]
 
@@ -124,7 +137,7 @@ def _callproc(original: Any, get: Get) -> FunctionType:
         if target.busy:
             return original(self, procname, args)
         extra = Extra()
-        target.busy = True
+        target.busy = COUNTING
         target.wire = 0
         start_ns = perf_counter_ns()
         try:
@@ -136,21 +149,19 @@ def _callproc(original: Any, get: Get) -> FunctionType:
             target.busy = False
             extra.wire = max(0, target.wire - bool(_size(args)))  # the first statement only SETs the arguments
             text = f"CALL `{procname}`({', '.join('?' * (_size(args) or 0))})" if type(procname) is str else procname
-            _note(capture, self.connection, target, text, args, start_ns, extra, self)
+            _note(capture, self.connection, target, text, args, start_ns, extra, self.rowcount)
 
     return callproc  # type: ignore[return-value]
 
 
 def _query(original: Any, get: Get) -> FunctionType:
     def query(self: Any, sql: Any, unbuffered: bool = False) -> Any:  # noqa: FBT001, FBT002 - PyMySQL's own signature
-        target = self.__dict__.get(_TARGET)
-        if target is not None and target.busy:
-            target.wire += 1
-            try:
-                return original(self, sql, unbuffered)
-            except BaseException as error:
-                target.wire -= not _was_sent(error)
-                raise
+        try:
+            busy = self._perf_middleware_target.busy
+        except AttributeError:
+            busy = False
+        if busy:
+            return original(self, sql, unbuffered) if busy is True else _send(original, self, sql, unbuffered)
         capture = get()
         if capture is None:
             unattributed.add()
@@ -163,10 +174,21 @@ def _query(original: Any, get: Get) -> FunctionType:
             extra = Extra(wire=int(_was_sent(error)), error=_error(error))
             _note(capture, self, target, sql, None, start_ns, extra)
             raise
-        _note(capture, self, target, sql, None, start_ns, None, rows=rows)
+        _note(capture, self, target, sql, None, start_ns, None, rows)
         return rows
 
     return query  # type: ignore[return-value]
+
+
+def _send(original: Any, connection: Any, sql: Any, unbuffered: bool) -> Any:  # noqa: FBT001
+    """Count one of several statements of a recorded call."""
+    target = connection.__dict__[_TARGET]
+    target.wire += 1
+    try:
+        return original(connection, sql, unbuffered)
+    except BaseException as error:
+        target.wire -= not _was_sent(error)
+        raise
 
 
 def _bulk_fetch(original: Any, get: Get) -> FunctionType:
@@ -222,22 +244,16 @@ def _note(  # noqa: PLR0917 - a row's facts, in its order
     args: Any,
     start_ns: int,
     extra: Extra | None,
-    cursor: Any = None,
     rows: int | None = None,
 ) -> None:
-    """Note a statement; a cursor knows its rows, the connection whether a transaction is open."""
+    """Note a statement that was more, or less, than one successful execute."""
     end_ns = perf_counter_ns()
     try:
         status = _AUTOCOMMIT if connection is None else connection.server_status
         inside = bool(status & _IN_TRANSACTION) if status & _SURE else _unsure(connection)
         if extra is not None and extra.error is not None:  # an error tells no status, and no rows
             inside = inside and connection.open and not extra.error.endswith(_DEADLOCK)
-        elif cursor is not None:
-            rows = cursor.rowcount
-            result = cursor._result  # noqa: SLF001
-            if result is not None and result.unbuffered_active:  # rows are still to come
-                extra = cursor.__dict__[_EXTRA] = extra or Extra()
-                rows = None
+            rows = None
         note_query(capture, target, query, args, start_ns, end_ns, rows, inside, extra)
     except Exception as error:  # noqa: BLE001 - a fault of ours is not the application's
         fault("pymysql", error)
