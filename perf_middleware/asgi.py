@@ -89,7 +89,7 @@ class _Request:
         self._status: int | None = None
         self._holder = scope.get("app")
         self._root_path = scope.get("root_path", "")
-        capture.loop_thread = get_ident()
+        capture.on_loop(get_ident())
 
     async def run(self, app: ASGIApp, receive: Receive) -> None:
         """Call the application; its exceptions pass through as they are."""

@@ -101,7 +101,7 @@ class _Open:
         self.capture = None if self.pipeline is None else self.pipeline.begin("block", name=name)
         self.profile = (self.capture and self.capture.profile) or Profile(kind="block", name=name)
         if self.capture is not None and on_loop:
-            self.capture.loop_thread = get_ident()
+            self.capture.on_loop(get_ident())
         self._token: Token[Capture | None] | None = None
 
     def resume(self) -> None:

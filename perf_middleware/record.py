@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from codecs import BOM_UTF8
 from functools import cached_property
+from operator import add, le
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import msgspec
@@ -179,6 +180,10 @@ class Runs(Protocol):
         """Their places among the profile's queries."""
         ...
 
+    def wall_ms(self) -> float:
+        """Time with at least one of them running: below the summed one where they overlap."""
+        ...
+
     def starts_ms(self) -> list[float]:
         """When they began, from the profile's start."""
         ...
@@ -212,6 +217,19 @@ class Runs(Protocol):
         ...
 
 
+def union_ms(starts_ms: list[float], durations_ms: list[float]) -> float:
+    """Time with at least one of some runs running: the union of their intervals."""
+    ends_ms = list(map(add, starts_ms, durations_ms))
+    if all(map(le, ends_ms, starts_ms[1:])):  # one after the other
+        return sum(durations_ms)
+    covered_until_ms, covered_ms = -math.inf, 0.0
+    for start_ms, end_ms in sorted(zip(starts_ms, ends_ms, strict=True)):
+        if end_ms > covered_until_ms:
+            covered_ms += end_ms - max(start_ms, covered_until_ms)
+            covered_until_ms = end_ms
+    return covered_ms
+
+
 class QueryRuns:
     """`Runs` of a record's rows."""
 
@@ -231,6 +249,10 @@ class QueryRuns:
     def indices(self) -> list[int]:
         """Their places among the profile's queries."""
         return self._indices
+
+    def wall_ms(self) -> float:
+        """As in `Runs`."""
+        return union_ms(self.starts_ms(), self.durations_ms())
 
     def starts_ms(self) -> list[float]:
         """When they began."""

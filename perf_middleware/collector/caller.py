@@ -10,7 +10,6 @@ import re
 import site
 import sys
 import sysconfig
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -21,6 +20,9 @@ MAX_FRAMES: Final = 200
 
 #: File names judged before starting over: code made at run time may have names without an end.
 MAX_FILENAMES: Final = 10_000
+
+#: Positions described before starting over.
+MAX_DESCRIBED: Final = 4096
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep  # noqa: PTH120, PTH100 - no pathlib on import
 _DEMO = os.path.join(_PACKAGE, "cli", "demo", "")  # noqa: PTH118
@@ -41,6 +43,9 @@ _LIBRARIES = _libraries()
 #: Beyond its own door a stack belongs to whoever called the application: a test client, another application.
 _DOORS = (f"{_PACKAGE}wsgi.py", f"{_PACKAGE}asgi.py")
 _DOOR: Final = object()
+
+#: By a code object's id and an instruction in it: that object, and the text.
+_described: dict[tuple[int, int], tuple[CodeType, str]] = {}
 
 #: By file name: whether its frames are the application's, or a door's.
 _is_application: dict[str, object] = {}
@@ -81,15 +86,24 @@ def _absolute(path: str) -> str:
         return path
 
 
-@lru_cache(maxsize=4096)
-def describe(code: CodeType, lasti: int) -> str:
-    """Text such as "shop/views.py:42 in order_list" for a code object and an instruction in it."""
+def describe(code: CodeType | None, lasti: int) -> str | None:
+    """Text such as "shop/views.py:42 in order_list" for a code object and an instruction in it; None for no code."""
+    key = (id(code), lasti)  # hashing a code object reads all of it; the table keeps it, so that its id stays its own
+    known = _described.get(key)
+    if known is not None:
+        return known[1]
+    if code is None:
+        return None
     line = code.co_firstlineno
     for start, end, number in code.co_lines():
         if start <= lasti < end and number is not None:
             line = number
     function = _COMPREHENSION.sub("", code.co_qualname).rpartition("<locals>.")[2]
-    return f"{_short(code.co_filename)}:{line} in {function}"
+    text = f"{_short(code.co_filename)}:{line} in {function}"
+    if len(_described) >= MAX_DESCRIBED:
+        _described.clear()
+    _described[key] = (code, text)
+    return text
 
 
 def _short(filename: str) -> str:

@@ -13,13 +13,13 @@ from threading import Lock
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
-from perf_middleware.collector.rows import Reading
+from perf_middleware.collector.rows import EXTRA, WIDTH, Reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor, Future
 
-    from perf_middleware.collector.rows import Row
+    from perf_middleware.collector.rows import Facts, Row
     from perf_middleware.record import Profile
 
 P = ParamSpec("P")
@@ -58,8 +58,10 @@ class Capture:
 
     Attributes:
         profile: What finishing will fill; None once finished.
-        rows: The facts noted, in order; None once finished. Hooks append to it through `noting.note_query`.
-        check_at: A longer list of rows than this wants `noted` to be called; with a parent every one does.
+        facts: Of the rows noted, in order (see `rows`); None once finished. `noting.note_query` adds to it.
+        check_at: From this many facts on `noted` wants to be called; with a parent always.
+        alone: Nothing is around this profile and no event loop is to be blocked: a hook may add facts by itself.
+        text: The last one, once it was found to be worth keeping.
         plain: No row so far has an `Extra`: none failed, and each was one statement.
         start_ns: `perf_counter_ns` when the profile was opened.
         detailed: Whether rows are kept (a sampled profile), so that callers and parameters are worth noting.
@@ -75,13 +77,17 @@ class Capture:
 
     __slots__ = (
         "__weakref__",
+        "_capture_sql",
+        "_full",
         "_keep",
         "_lock",
         "_reading",
+        "alone",
         "callers",
         "check_at",
         "detailed",
         "detected",
+        "facts",
         "first_byte_ns",
         "last_byte_ns",
         "loop_thread",
@@ -91,8 +97,8 @@ class Capture:
         "plain",
         "profile",
         "route",
-        "rows",
         "start_ns",
+        "text",
     )
 
     def __init__(
@@ -111,34 +117,42 @@ class Capture:
         self.route: str | None = None
         self.own_ns = 0
         self._keep = keep
-        self.check_at = keep + FOLD_EVERY
+        self.alone = parent is None
+        self.check_at = self._full = (keep + FOLD_EVERY) * WIDTH
+        self.text: str | None = None
         if parent is not None:
             self.loop_thread = parent.loop_thread
             self.check_at = 0
-        self.rows: list[Row] | None = []
+        self.facts: Facts | None = []
         self._lock = Lock()
-        self.start_ns = start_ns = perf_counter_ns()
-        self._reading = Reading(start_ns, keep, capture_sql)
+        self._capture_sql = capture_sql
+        self._reading: Reading | None = None
+        self.start_ns = perf_counter_ns()
 
     def note(self, row: Row) -> None:
-        """Append one fact: what `noting.note_query` does in place, for a profile around another."""
-        rows = self.rows
-        if rows is None:
+        """Add one row: what `noting.note_query` does in place, for a profile around another."""
+        facts = self.facts
+        if facts is None:
             self.late()
             return
-        if row[10] is not None:
+        if row[EXTRA] is not None:
             self.plain = False
-        rows.append(row)
-        if len(rows) >= self.check_at:
-            self.noted(rows, row)
+        facts += row
+        if len(facts) >= self.check_at:
+            self.noted(facts, row)
 
-    def noted(self, rows: list[Row], row: Row) -> None:
+    def noted(self, facts: Facts, row: Row | None = None) -> None:
         """Fold what is too much to keep, and tell the profile around this one."""
-        if len(rows) >= self._keep + FOLD_EVERY:
-            self._absorb(rows)
+        if len(facts) >= self._full:
+            self._absorb(facts)
         parent = self.parent
-        if parent is not None and parent.open:
+        if row is not None and parent is not None and parent.open:
             parent.note(row)
+
+    def on_loop(self, thread: int) -> None:
+        """Have queries on this event loop's thread known as blocking."""
+        self.loop_thread = thread
+        self.alone = False
 
     def late(self) -> None:
         """Count a query that came after the end."""
@@ -147,39 +161,39 @@ class Capture:
     @property
     def open(self) -> bool:
         """False once finished."""
-        return self.rows is not None
+        return self.facts is not None
 
     def read(self) -> Reading:
-        """What the rows noted so far say; cheap when nothing was added since the last time."""
-        if self.rows is not None:
-            self._absorb(self.rows)
-        return self._reading
+        """What the facts noted so far say; cheap when nothing was added since the last time."""
+        if self.facts:
+            self._absorb(self.facts)
+        return self._reading or _EMPTY
 
     def close(self) -> Reading:
         """Empty the slot and read for the last time; who still holds the slot holds nothing more."""
-        rows, self.rows = self.rows, None
-        self.profile = None
-        self.parent = None
-        if rows is not None:
-            self._absorb(rows)
-        reading, self._reading = self._reading, _EMPTY
-        return reading
+        facts, self.facts = self.facts, None
+        self.profile = self.parent = self.text = None
+        if facts:
+            self._absorb(facts)
+        reading, self._reading = self._reading, None
+        return reading or _EMPTY
 
-    def _absorb(self, rows: list[Row]) -> None:
-        """Read the rows to keep, and fold those beyond them into counters. Appends may go on meanwhile."""
+    def _absorb(self, facts: Facts) -> None:
+        """Read the rows to keep, and fold those beyond them into counters. Facts may be added meanwhile."""
         with self._lock:
-            end = len(rows)
+            end, kept = len(facts), self._keep * WIDTH
             reading = self._reading
-            keep = self._keep
+            if reading is None:
+                reading = self._reading = Reading(facts, self.start_ns, self._keep, self._capture_sql)
             reading.plain = self.plain
-            reading.add(rows[reading.seen : min(end, keep)])
-            if end > keep:
-                reading.fold(rows[keep:end])
-                del rows[keep:end]
+            reading.add(min(end, kept))
+            if end > kept:
+                reading.fold(facts[kept:end])
+                del facts[kept:end]
 
 
 #: What is read of a profile that is over: nothing, and nothing is added to it.
-_EMPTY: Final = Reading(0, 0, 0)
+_EMPTY: Final = Reading([], 0, 0, 0)
 
 current: ContextVar[Capture | None] = ContextVar("perf_middleware_capture", default=None)
 

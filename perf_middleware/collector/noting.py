@@ -36,8 +36,8 @@ def note_query(  # noqa: PLR0917 - a row's facts, in its order; keywords would c
 
     Only an exact `str` is kept as it is: anything else may change, or have methods of its own.
     """
-    noted = capture.rows
-    if noted is None:
+    facts = capture.facts
+    if facts is None:
         capture.late()
         return
     code, lasti, token = None, 0, None
@@ -47,13 +47,15 @@ def note_query(  # noqa: PLR0917 - a row's facts, in its order; keywords would c
         token = params_token(parameters)
     if type(query) is not str or len(query) > KEEP_TEXT_CHARS:
         query = parse(query, target.system)
-    blocking = capture.loop_thread is not None and capture.loop_thread == get_ident()
+    if capture.loop_thread is not None and capture.loop_thread == get_ident():
+        extra = extra or Extra()
+        extra.blocking = True
     if extra is not None:
         capture.plain = False
-    row: Row = (query, start_ns, end_ns, target, token, code, lasti, rows, inside, blocking, extra)
-    noted.append(row)
-    if len(noted) >= capture.check_at:
-        capture.noted(noted, row)
+    row: Row = (query, start_ns, end_ns, target, token, code, lasti, rows, inside, extra)
+    facts += row
+    if len(facts) >= capture.check_at:
+        capture.noted(facts, row)
 
 
 def counted(sets: Iterable[Any]) -> tuple[Iterator[Any], Callable[[], int]]:

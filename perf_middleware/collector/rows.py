@@ -1,25 +1,26 @@
 """From the facts a driver noted to what a record tells; done once, when the application has its answer.
 
-A `Row` is a plain tuple because building one costs a tenth of building an object; its places are named here. Rows
-are grouped by statement, and everything else is taken from a group when it is asked for: a request that nobody
-looks at closely is counted, and never becomes a list of `Query`.
+Facts are appended to one flat list, `WIDTH` of them for each row, because that costs less than a tuple a row and lets
+a whole column be taken at C speed. Rows are grouped by statement, and everything else is taken from a group when it
+is asked for: a request that nobody looks at closely is counted, and never becomes a list of `Query`.
 """
 
 from __future__ import annotations
 
 import os
-from collections import Counter
-from operator import itemgetter
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from bisect import bisect
+from collections import Counter, defaultdict
+from operator import le, sub
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import msgspec
 
 from perf_middleware.collector.caller import describe
-from perf_middleware.record import Folded, Query, Transaction
+from perf_middleware.record import Folded, Query, Transaction, union_ms
 from perf_middleware.sql import Statement, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Hashable, Iterable
     from types import CodeType
 
     from perf_middleware.collector.context import Capture
@@ -37,9 +38,17 @@ MAX_ROWS: Final = 2**63 - 1
 #: Makes tokens of parameters meaningless outside this process.
 _SECRET: Final = os.urandom(16)
 
-
 #: A recorded call is running that may send several statements, which are counted.
 COUNTING: Final = 2
+
+#: The facts of a row, in their order. The text is the statement itself where the text was not worth keeping; the code
+#: and its last instruction are the caller's; `INSIDE` is whether a transaction is open afterwards (None: if the
+#: statement used a table); `EXTRA` is None for most.
+TEXT, START_NS, END_NS, TARGET, TOKEN, CODE, LASTI, ROWS, INSIDE, EXTRA = range(10)
+WIDTH: Final = 10
+
+Facts: TypeAlias = "list[Any]"
+Row: TypeAlias = "tuple[Any, ...]"
 
 
 class Target:
@@ -51,10 +60,11 @@ class Target:
         session: Stands for the connection, also when it turns to another database.
         busy: A recorded call is running, so that the calls it makes itself are not recorded again: True, or COUNTING.
         wire: Statements sent since a call began that is counting them.
+        code: The caller's, where the last one came from: a frame of it is the application's.
 
     """
 
-    __slots__ = ("busy", "db", "session", "system", "wire")
+    __slots__ = ("busy", "code", "db", "session", "system", "wire")
 
     def __init__(self, system: str, db: str | None, session: object = None) -> None:
         self.system = system
@@ -62,6 +72,7 @@ class Target:
         self.session = session or object()
         self.busy: bool | int = False
         self.wire = 0
+        self.code: CodeType | None = None
 
 
 class Extra(msgspec.Struct, gc=False):
@@ -72,6 +83,7 @@ class Extra(msgspec.Struct, gc=False):
     error: str | None = None
     rows: int | None = None
     fetch_ns: int | None = None
+    blocking: bool = False
 
     def fetched(self, duration_ns: int, rows: int) -> None:
         """Add a bulk fetch."""
@@ -79,209 +91,227 @@ class Extra(msgspec.Struct, gc=False):
         self.rows = (self.rows or 0) + rows
 
 
-#: text (or the statement, when the text was not worth keeping), start_ns, end_ns, target, parameters' token,
-#: caller's code, its last instruction, rows, in a transaction afterwards (None: if it used a table), blocking, extra
-Row: TypeAlias = (
-    "tuple[str | Statement, int, int, Target, int | None, CodeType | None, int, "
-    "int | None, bool | int | None, bool, Extra | None]"
-)
-
-_START = itemgetter(1)
-
-
 class Noted:
     """`perf_middleware.record.Runs` as the drivers noted them.
 
     Attributes:
-        noted: Their rows.
         statement: What is known of the text; of the first text, where several have one fingerprint.
-        statements: By text, where there are several.
+        total_ns: Summed duration, once `totals` was asked.
 
     """
 
-    __slots__ = ("_reading", "_totals", "db", "fingerprint", "noted", "statement", "statements", "system", "total_ns")
+    __slots__ = (
+        "_facts",
+        "_offsets",
+        "_reading",
+        "_statements",
+        "_text",
+        "_totals",
+        "db",
+        "fingerprint",
+        "statement",
+        "system",
+        "total_ns",
+    )
 
-    def __init__(self, reading: Reading, statement: Statement, target: Target) -> None:
+    def __init__(self, reading: Reading, facts: Facts, statement: Statement, target: Target) -> None:
         self.fingerprint = statement.fingerprint
         self.db = target.db
         self.system = target.system
         self.statement = statement
-        self.statements: dict[str | Statement, Statement] | None = None
-        self.noted: list[Row] = []
-        self._reading = reading
         self.total_ns = 0
+        self._reading = reading
+        self._facts = facts
+        self._offsets: range | list[int] = range(0)
+        self._text: str | Statement | None = None
+        self._statements: dict[str | Statement, Statement] | None = None
         self._totals: Totals = (0, 0, 0, 0.0, 0.0)
 
-    def add_text(self, text: str | Statement, statement: Statement) -> None:
-        """Have the runs of another text too."""
-        if self.statements is None:
-            self.statements = {self.noted[0][0]: self.statement}
-        self.statements[text] = statement
+    def add(self, text: str | Statement, statement: Statement, offsets: range | list[int]) -> None:
+        """Have further runs too: the places where their facts begin, in order."""
+        mine = self._offsets
+        if not mine:
+            self._text = text
+            self._offsets = offsets
+            return
+        if text != self._text or self._statements is not None:
+            if self._statements is None:
+                self._statements = {self._text: self.statement}  # type: ignore[dict-item] # it has runs, so it has one
+            self._statements[text] = statement
+        if isinstance(mine, range):
+            mine = self._offsets = list(mine)
+        behind = offsets[0] > mine[-1]
+        mine += offsets
+        if not behind:
+            mine.sort()
 
     def totals(self) -> Totals:
         """As in `Runs`; added up once."""
-        rows, totals = self.noted, self._totals
-        count = len(rows)
-        if totals[0] == count:
-            return totals
-        if count == 1:
-            ((_, start_ns, end_ns, *_),) = rows
-            total_ns = max_ns = end_ns - start_ns
-        else:
-            durations_ns = [row[2] - row[1] for row in rows]
-            total_ns, max_ns = sum(durations_ns), max(durations_ns)
-        wire, errors = count, 0
-        if not self._reading.plain:
-            extras = [row[10] for row in rows if row[10] is not None]
-            wire += sum([extra.wire for extra in extras]) - len(extras)
-            errors = sum([extra.error is not None for extra in extras])
-        self.total_ns = total_ns
-        totals = self._totals = (count, wire, errors, total_ns / 1e6, max_ns / 1e6)
-        return totals
+        count = len(self._offsets)
+        if self._totals[0] != count:
+            starts_ns, ends_ns = self._column(START_NS), self._column(END_NS)
+            self.total_ns = sum(ends_ns) - sum(starts_ns)
+            max_ns = max(map(sub, ends_ns, starts_ns))
+            wire, errors = count, 0
+            if not self._reading.plain:
+                extras = [extra for extra in self._column(EXTRA) if extra is not None]
+                wire += sum([extra.wire for extra in extras]) - len(extras)
+                errors = sum([extra.error is not None for extra in extras])
+            self._totals = (count, wire, errors, self.total_ns / 1e6, max_ns / 1e6)
+        return self._totals
 
     @property
     def caller(self) -> str | None:
         """Where the first of them came from."""
-        code = self.noted[0][5]
-        return None if code is None else describe(code, self.noted[0][6])
+        offset = self._offsets[0]
+        return describe(self._facts[offset + CODE], self._facts[offset + LASTI])
 
     def indices(self) -> list[int]:
         """As in `Runs`: their places among the queries of the profile."""
-        mine = {self.noted[0][0]} if self.statements is None else self.statements.keys()
-        places = [(index, row) for index, row in enumerate(self._reading.counted()) if row[0] in mine]
-        return [index for index, row in places if row[3].db == self.db]
+        return self._reading.places(self._offsets)
+
+    def wall_ms(self) -> float:
+        """As in `Runs`."""
+        if self._reading.in_order:
+            return self.totals()[3]
+        return union_ms(self.starts_ms(), self.durations_ms())
+
+    def intervals_ns(self) -> Iterable[tuple[int, int]]:
+        """Beginning and end of each."""
+        return zip(self._column(START_NS), self._column(END_NS), strict=True)
 
     def starts_ms(self) -> list[float]:
         """As in `Runs`."""
         origin_ns = self._reading.origin_ns
-        return [(row[1] - origin_ns) / 1e6 for row in self.noted]
+        return [(start_ns - origin_ns) / 1e6 for start_ns in self._column(START_NS)]
 
     def durations_ms(self) -> list[float]:
         """As in `Runs`."""
-        return [(row[2] - row[1]) / 1e6 for row in self.noted]
+        return [duration_ns / 1e6 for duration_ns in map(sub, self._column(END_NS), self._column(START_NS))]
 
     def errors(self) -> list[str | None]:
         """As in `Runs`."""
-        return [None if row[10] is None else row[10].error for row in self.noted]
+        return [None if extra is None else extra.error for extra in self._column(EXTRA)]
 
     def values(self) -> list[Hashable]:
         """As in `Runs`."""
-        if self.statements is not None:
-            return [_value(self.statements[row[0]], row[4]) for row in self.noted]
-        if self.statement.placeholders:
-            return [row[4] for row in self.noted]
-        return [_value(self.statement, row[4]) for row in self.noted]
+        tokens, statement, statements = self._column(TOKEN), self.statement, self._statements
+        if statements is not None:
+            texts = self._column(TEXT)
+            return [_value(statements[text], token) for text, token in zip(texts, tokens, strict=True)]
+        return tokens if statement.placeholders else [(statement.literals, token) for token in tokens]
 
     def callers(self) -> list[str | None]:
-        """As in `Runs`; in a loop they follow each other."""
-        found: list[str | None] = []
-        last_code, last_lasti, caller = None, 0, None
-        for row in self.noted:
-            code, lasti = row[5], row[6]
-            if lasti != last_lasti or code is not last_code:
-                caller = None if code is None else describe(code, lasti)
-                last_code, last_lasti = code, lasti
-            found.append(caller)
-        return found
+        """As in `Runs`; those of a loop are often all one."""
+        codes, lastis = self._column(CODE), self._column(LASTI)
+        if lastis.count(lastis[0]) == len(lastis) == codes.count(codes[0]):
+            return [describe(codes[0], lastis[0])] * len(codes)
+        return list(map(describe, codes, lastis))
 
     def rows(self) -> list[int | None]:
         """As in `Runs`."""
-        return [_rows(row) for row in self.noted]
+        return list(map(_rows, self._column(ROWS), self._column(EXTRA)))
 
     def list_sizes(self) -> list[int | None]:
         """As in `Runs`."""
-        if self.statements is None:
-            return [self.statement.list_size] * len(self.noted)
-        return [self.statements[row[0]].list_size for row in self.noted]
+        if self._statements is None:
+            return [self.statement.list_size] * len(self._offsets)
+        return [self._statements[text].list_size for text in self._column(TEXT)]
 
     def texts(self) -> list[str | None]:
         """As in `Runs`: None unless `capture_sql` lets them be told."""
         chars = self._reading.capture_sql
-        return [row[0][:chars] if chars and isinstance(row[0], str) else None for row in self.noted]
+        if not chars:
+            return [None] * len(self._offsets)
+        return [text[:chars] if isinstance(text, str) else None for text in self._column(TEXT)]
+
+    def _column(self, fact: int) -> list[Any]:
+        offsets, facts = self._offsets, self._facts
+        if isinstance(offsets, range):
+            return facts[offsets.start + fact : offsets.stop : WIDTH]
+        return [facts[offset + fact] for offset in offsets]
 
 
 #: The noted runs by fingerprint and database.
 NotedRuns: TypeAlias = "dict[tuple[str | None, str | None], Noted]"
 
-#: For each connection, what takes a further row of a text.
-_Appends: TypeAlias = "dict[Target, dict[str | Statement, Callable[[Row], None]]]"
-
 
 class Reading:
-    """Counts, times, rows and transactions of one profile, extended as rows come in.
+    """Counts, times, rows and transactions of one profile, extended as facts come in.
 
     Attributes:
         origin_ns: When the profile began.
         keep: Queries, and transactions, kept as rows.
         capture_sql: Characters of the text kept with a query.
-        seen: Rows read, of those to be kept.
         plain: As on the capture.
+        in_order: Each query began after the one before had ended.
         runs: The kept queries, grouped.
         folded: Counters of the others; under None those beyond `MAX_FOLDED` fingerprints.
 
     """
 
     __slots__ = (
-        "_appends",
         "_covered_until_ns",
-        "_in_order",
-        "_kept",
+        "_facts",
         "_open",
         "_ordinals",
-        "_steered",
+        "_read",
+        "_steering",
         "_transactions",
         "capture_sql",
         "db_ns",
         "db_sum_ns",
         "folded",
+        "in_order",
         "keep",
         "origin_ns",
         "plain",
         "query_count",
         "runs",
-        "seen",
     )
 
-    def __init__(self, origin_ns: int, keep: int, capture_sql: int) -> None:
+    def __init__(self, facts: Facts, origin_ns: int, keep: int, capture_sql: int) -> None:
         self.origin_ns = origin_ns
         self.keep = keep
         self.capture_sql = capture_sql
-        self.seen = 0
-        self.plain = True
+        self.plain = self.in_order = True
         self.runs: NotedRuns = {}
         self.folded: dict[tuple[str, str | None, str] | None, Folded] = {}
         self.query_count = self.db_ns = self.db_sum_ns = 0
-        self._steered = False
-        self._in_order = True
+        self._facts = facts
+        self._read = 0
         self._covered_until_ns = 0
-        self._kept: list[Row] = []
-        self._appends: _Appends = {}
+        self._steering: list[int] = []
         self._ordinals: list[int | None] = []
         self._transactions: list[Transaction] = []
         self._open: dict[object, int] = {}
 
-    def add(self, rows: list[Row]) -> None:
-        """Take in further rows to keep."""
-        if not rows:
+    def add(self, end: int) -> None:
+        """Take in the facts up to the place `end`, of rows to keep."""
+        facts, begin = self._facts, self._read
+        if end <= begin:
             return
-        self.seen += len(rows)
-        self._kept += rows
-        self._in_order &= self._group(rows, self._appends, self.runs)
-        self._covered_until_ns = rows[-1][2]
-        count = total_ns = 0
-        for noted in self.runs.values():
-            count += noted.totals()[0]
-            total_ns += noted.total_ns
-        self.query_count = count
-        self.db_sum_ns = total_ns
-        self.db_ns = total_ns if self._in_order else self._cover(self.counted(), 0)
+        self._read = end
+        steering = self._group(facts, begin, end, self.runs)
+        sum_ns = self._follow_one_another(facts, begin, end)
+        if steering:
+            self._steering = sorted(self._steering + steering)
+        if self._steering:
+            self.query_count = sum([runs.totals()[0] for runs in self.runs.values()])
+            self.db_sum_ns = sum([runs.total_ns for runs in self.runs.values()])
+        else:
+            self.query_count = end // WIDTH
+            self.db_sum_ns += sum_ns
+        self.db_ns = self.db_sum_ns if self.in_order else self._cover(self.runs, 0)
 
-    def fold(self, rows: list[Row]) -> None:
+    def fold(self, facts: Facts) -> None:
         """Count rows without keeping them (exact but for overlaps that reach over two folds)."""
         if self.keep:
-            self._follow(rows)
+            self._follow(facts)
         runs: NotedRuns = {}
-        in_order = self._group(rows, {}, runs)
+        covered_until_ns, in_order, self.in_order = self._covered_until_ns, self.in_order, True
+        self._group(facts, 0, len(facts), runs)
+        self._follow_one_another(facts, 0, len(facts))
         total_ns = 0
         for noted in runs.values():
             count, wire, errors, duration_ms, max_ms = noted.totals()
@@ -294,25 +324,22 @@ class Reading:
             self.query_count += count
             total_ns += noted.total_ns
         self.db_sum_ns += total_ns
-        if in_order:
-            self.db_ns += total_ns
-            self._covered_until_ns = rows[-1][2]
-        else:
-            counted = [row for noted in runs.values() for row in noted.noted]
-            self.db_ns += self._cover(counted, self._covered_until_ns)
+        self.db_ns += total_ns if self.in_order else self._cover(runs, covered_until_ns)
+        self.in_order &= in_order
 
-    def counted(self) -> list[Row]:
-        """The rows kept, less what steers transactions and sessions."""
-        if not self._steered:
-            return self._kept
-        return [row for row in self._kept if not _statement(row).control]
+    def places(self, offsets: range | list[int]) -> list[int]:
+        """Among the queries: those of the rows, less what steers transactions and sessions before them."""
+        steering = self._steering
+        if steering:
+            return [offset // WIDTH - bisect(steering, offset) for offset in offsets]
+        return [offset // WIDTH for offset in offsets]
 
     def queries(self, capture: Capture) -> list[Query]:
         """The rows kept, as a record has them."""
         self._follow([])
         queries = []
-        for row, ordinal in zip(self._kept, self._ordinals, strict=True):
-            statement = _statement(row)
+        for row, ordinal in zip(_rows_of(self._facts[: self._read]), self._ordinals, strict=True):
+            statement = _statement(row[TEXT], row[TARGET])
             if not statement.control:
                 queries.append(self._query(row, statement, ordinal, capture))
         return queries
@@ -330,7 +357,8 @@ class Reading:
         """Time in bulk fetches of the queries kept; None where no driver told."""
         if self.plain:
             return None
-        fetched_ns = [row[10].fetch_ns for row in self._kept if row[10] is not None and row[10].fetch_ns is not None]
+        extras = [extra for extra in self._facts[EXTRA : self._read : WIDTH] if extra is not None]
+        fetched_ns = [extra.fetch_ns for extra in extras if extra.fetch_ns is not None]
         return sum(fetched_ns) / 1e6 if fetched_ns else None
 
     def by_verb_and_table(self) -> tuple[dict[str, int], dict[str, int]]:
@@ -345,50 +373,47 @@ class Reading:
                 tables[table] += count
         return dict(verbs), dict(tables)
 
-    def _group(self, rows: list[Row], appends: _Appends, runs: NotedRuns) -> bool:
-        """Put each row to the others of its statement; whether they followed one another, none during another."""
-        in_order = True
-        covered_until_ns = self._covered_until_ns
-        text: object = None
-        target: Target | None = None
-        texts: dict[str | Statement, Callable[[Row], None]] = {}
-        append: Callable[[Row], None] | None = None
-        for row in rows:
-            if row[0] is not text or row[3] is not target:
-                if row[3] is not target:
-                    target = row[3]
-                    texts = appends.setdefault(target, {})
-                text = row[0]
-                append = texts.get(row[0])
-                if append is None:
-                    append = texts[row[0]] = self._runs_of(row, runs).noted.append
-            append(row)  # type: ignore[misc] # the first row's text is never None
-            if row[1] < covered_until_ns:
-                in_order = False
-            covered_until_ns = row[2]
-        return in_order
+    def _group(self, facts: Facts, begin: int, end: int, runs: NotedRuns) -> list[int]:
+        """Put each row to the others of its statement; gives the places of those that are no queries."""
+        offsets = range(begin, end, WIDTH)
+        texts, targets = facts[begin + TEXT : end : WIDTH], facts[begin + TARGET : end : WIDTH]
+        if texts.count(texts[0]) == len(texts) == targets.count(targets[0]):
+            return list(self._add(facts, texts[0], targets[0], offsets, runs))
+        grouped: defaultdict[tuple[str | Statement, Target], list[int]] = defaultdict(list)
+        for key, offset in zip(zip(texts, targets, strict=True), offsets, strict=True):
+            grouped[key].append(offset)
+        steering: list[int] = []
+        for (text, target), places in grouped.items():
+            steering += self._add(facts, text, target, places, runs)
+        return steering
 
-    def _runs_of(self, row: Row, runs: NotedRuns) -> Noted:
-        """The runs that a text belongs to, when it is seen for the first time."""
-        statement, target = _statement(row), row[3]
+    def _add(
+        self, facts: Facts, text: str | Statement, target: Target, offsets: range | list[int], runs: NotedRuns
+    ) -> range | list[int]:
+        statement = _statement(text, target)
         if statement.control:
-            self._steered = True
-            return Noted(self, statement, target)
+            return offsets
         key = (statement.fingerprint, target.db)
         noted = runs.get(key)
         if noted is None:
-            noted = runs[key] = Noted(self, statement, target)
-        else:
-            noted.add_text(row[0], statement)
-        return noted
+            noted = runs[key] = Noted(self, facts, statement, target)
+        noted.add(text, statement, offsets)
+        return []
 
-    def _cover(self, rows: list[Row], covered_until_ns: int) -> int:
-        """Nanoseconds in which at least one of the rows ran, after a time that was counted already."""
+    def _follow_one_another(self, facts: Facts, begin: int, end: int) -> int:
+        """Note whether each row began after the one before had ended; gives their summed nanoseconds."""
+        starts_ns, ends_ns = facts[begin + START_NS : end : WIDTH], facts[begin + END_NS : end : WIDTH]
+        if self.in_order:
+            self.in_order = starts_ns[0] >= self._covered_until_ns and all(map(le, ends_ns, starts_ns[1:]))
+        self._covered_until_ns = ends_ns[-1]
+        return sum(ends_ns) - sum(starts_ns)
+
+    def _cover(self, runs: NotedRuns, covered_until_ns: int) -> int:
+        """Nanoseconds in which at least one of the queries ran, after a time that was counted already."""
         covered_ns = 0
-        for row in sorted(rows, key=_START):
-            end_ns = row[2]
+        for start_ns, end_ns in sorted([interval for noted in runs.values() for interval in noted.intervals_ns()]):
             if end_ns > covered_until_ns:
-                covered_ns += end_ns - max(row[1], covered_until_ns)
+                covered_ns += end_ns - max(start_ns, covered_until_ns)
                 covered_until_ns = end_ns
         self._covered_until_ns = covered_until_ns
         return covered_ns
@@ -407,24 +432,24 @@ class Reading:
         return (at_ns - self.origin_ns) // 1000 / 1000
 
     def _query(self, row: Row, statement: Statement, ordinal: int | None, capture: Capture) -> Query:
-        text, start_ns, end_ns, target, token, code, lasti, _, _, blocking, extra = row
+        text, start_ns, end_ns, target, token, code, lasti, rows, _, extra = row
         query = Query(
             fingerprint=statement.fingerprint,
             start_ms=(start_ns - self.origin_ns) // 1000 / 1000,
             duration_ms=(end_ns - start_ns) // 1000 / 1000,
-            rows=_rows(row),
+            rows=_rows(rows, extra),
             params_hash=_params_hash(statement, token),
             list_size=statement.list_size,
             db=target.db,
             system=target.system,
-            caller=None if code is None else describe(code, lasti),
+            caller=describe(code, lasti),
             transaction=ordinal,
             phase=_phase(start_ns, capture),
-            blocking=blocking,
         )
         if self.capture_sql and isinstance(text, str):
             query.sql = text[: self.capture_sql]
         if extra is not None:
+            query.blocking = extra.blocking
             query.many = extra.many
             query.wire = extra.wire
             query.error = extra.error
@@ -432,16 +457,16 @@ class Reading:
                 query.fetch_ms = extra.fetch_ns // 1000 / 1000
         return query
 
-    def _follow(self, folded: list[Row]) -> None:
+    def _follow(self, folded: Facts) -> None:
         """Follow the kept rows, and then those to be folded, in and out of transactions."""
-        for row in self._kept[len(self._ordinals) :]:
-            self._ordinals.append(self._transaction(row, _statement(row)))
-        for row in folded:
-            self._transaction(row, _statement(row))
+        for row in _rows_of(self._facts[len(self._ordinals) * WIDTH : self._read]):
+            self._ordinals.append(self._transaction(row, _statement(row[TEXT], row[TARGET])))
+        for row in _rows_of(folded):
+            self._transaction(row, _statement(row[TEXT], row[TARGET]))
 
     def _transaction(self, row: Row, statement: Statement) -> int | None:
         """Follow the row's connection in and out of transactions; its ordinal if it is inside one."""
-        start_ns, end_ns, target, inside, extra = row[1], row[2], row[3], row[8], row[10]
+        _, start_ns, end_ns, target, _, _, _, _, inside, extra = row
         verb, failed = statement.transaction, extra is not None and extra.error is not None
         ordinal = self._open.get(target.session)
         if ordinal is not None and verb == "begin" and not failed:
@@ -465,14 +490,17 @@ class Reading:
         transaction.duration_ms = self._ms(at_ns) - transaction.start_ms
 
 
-def _statement(row: Row) -> Statement:
-    text = row[0]
-    return text if isinstance(text, Statement) else parse(text, row[3].system)
+def _rows_of(facts: Facts) -> Iterable[Row]:
+    return zip(*[iter(facts)] * WIDTH, strict=True)
 
 
-def _rows(row: Row) -> int | None:
-    extra = row[10]
-    rows = row[7] if extra is None or extra.rows is None else extra.rows
+def _statement(text: str | Statement, target: Target) -> Statement:
+    return text if isinstance(text, Statement) else parse(text, target.system)
+
+
+def _rows(rows: int | None, extra: Extra | None) -> int | None:
+    if extra is not None and extra.rows is not None:
+        rows = extra.rows
     return rows if type(rows) is int and 0 <= rows < MAX_ROWS else None
 
 

@@ -14,7 +14,6 @@ https://docs.sqlalchemy.org/en/20/orm/queryguide/relationships.html
 from __future__ import annotations
 
 import math
-from collections import Counter
 from statistics import quantiles
 from typing import TYPE_CHECKING, Final
 
@@ -90,12 +89,11 @@ def _is_polling(repeat: Repeat) -> bool:
 
 def _is_straight_line(repeat: Repeat) -> bool:
     """Most runs come from lines that ran once each, and no loop among the rest."""
-    callers = repeat.callers()
-    counts = Counter(callers)
-    if None in counts:
+    counts = repeat.callers
+    if len(counts) < DEFAULT or None in counts:
         return False
     once = sum(count == 1 for count in counts.values())
-    return once >= DEFAULT and len(callers) - once < DEFAULT
+    return once >= DEFAULT and counts.total() - once < DEFAULT
 
 
 def _is_bulk(repeat: Repeat) -> bool:
@@ -104,9 +102,10 @@ def _is_bulk(repeat: Repeat) -> bool:
         rows = _rows(repeat)
         return rows is None or sum(rows) >= BULK_SIZE * len(rows)
     least = max(repeat.shape.alternatives, 1)
-    sizes = [max(size or 1, least) for size in repeat.list_sizes()]
-    if not sizes:
-        return least >= BULK_SIZE
+    known = repeat.list_sizes()
+    if len(set(known)) <= 1:  # as most have it
+        return max(least, known[0] or 1 if known else 1) >= BULK_SIZE
+    sizes = [max(size or 1, least) for size in known]
     return sum(sizes) >= BULK_SIZE * len(sizes) or (sizes[0] >= BULK_SIZE and len(set(sizes[:-1])) == 1)
 
 
@@ -153,7 +152,7 @@ def _constants(repeat: Repeat) -> frozenset[str]:
 
 def _follows_pages(profile: Profile, repeat: Repeat) -> bool:
     """Short lists, one after each page of another statement: a prefetch per page."""
-    if all((size or 1) <= 1 for size in repeat.list_sizes()):
+    if all((size or 1) <= 1 for size in set(repeat.list_sizes())):
         return False
     evidence = repeat.evidence()
     for (fingerprint, db), runs in profile.by_fingerprint.items():

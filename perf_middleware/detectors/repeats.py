@@ -7,15 +7,14 @@ after a failure is not counted, and statements that are no question about data n
 
 from __future__ import annotations
 
-import math
 import re
 from bisect import bisect
 from collections import Counter
 from functools import lru_cache
-from operator import add, le
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from perf_middleware.detectors.shape import bare, shape, words
+from perf_middleware.record import union_ms
 from perf_middleware.sql import Statement, fingerprint_id, parse
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ class Repeat:
 
     """
 
-    __slots__ = ("_beyond", "_picked", "_runs", "count", "db", "shape", "statement", "unknown", "values")
+    __slots__ = ("_beyond", "_callers", "_picked", "_runs", "count", "db", "shape", "statement", "unknown", "values")
 
     def __init__(
         self, statement: Statement, runs: Runs | None, picked: list[int] | None, beyond: Folded | None
@@ -86,6 +85,7 @@ class Repeat:
         self._runs = runs
         self._picked = picked
         self._beyond = beyond
+        self._callers: Counter[str | None] | None = None
         values = self.each_value()
         self.count = len(values)
         self.values = Counter(values)
@@ -101,22 +101,38 @@ class Repeat:
     @property
     def total_ms(self) -> float:
         """Summed duration of all runs."""
-        return sum(self.durations_ms()) + (self._beyond.duration_ms if self._beyond else 0.0)
+        beyond_ms = self._beyond.duration_ms if self._beyond else 0.0
+        if self._runs is not None and self._picked is None:
+            return self._runs.totals()[3] + beyond_ms
+        return sum(self.durations_ms()) + beyond_ms
 
     @property
     def wall_ms(self) -> float:
         """Time with at least one of them running: below `total_ms` where they overlap."""
-        return wall_ms(self.starts_ms(), self.durations_ms()) + (self._beyond.duration_ms if self._beyond else 0.0)
+        beyond_ms = self._beyond.duration_ms if self._beyond else 0.0
+        if self._runs is not None and self._picked is None:
+            return self._runs.wall_ms() + beyond_ms
+        return union_ms(self.starts_ms(), self.durations_ms()) + beyond_ms
 
     @property
     def max_ms(self) -> float:
         """The longest run."""
-        return max([*self.durations_ms(), self._beyond.max_ms if self._beyond else 0.0])
+        beyond_ms = self._beyond.max_ms if self._beyond else 0.0
+        if self._runs is not None and self._picked is None:
+            return max(self._runs.totals()[4], beyond_ms)
+        return max([*self.durations_ms(), beyond_ms])
+
+    @property
+    def callers(self) -> Counter[str | None]:
+        """How many runs came from where."""
+        if self._callers is None:
+            self._callers = Counter(self._pick(self._runs.callers()) if self._runs is not None else ())
+        return self._callers
 
     @property
     def caller(self) -> str | None:
         """Where most of the runs came from; the first of them where several are equal."""
-        return most_common(self.callers())
+        return most_common(self.callers)
 
     def each_value(self) -> list[Hashable]:
         """For each run that is kept, in order, what stands for its values; the columns below likewise."""
@@ -133,10 +149,6 @@ class Repeat:
     def durations_ms(self) -> list[float]:
         """How long it took."""
         return self._pick(self._runs.durations_ms()) if self._runs is not None else []
-
-    def callers(self) -> list[str | None]:
-        """Where it came from."""
-        return self._pick(self._runs.callers()) if self._runs is not None else []
 
     def rows(self) -> list[int | None]:
         """Rows it read."""
@@ -274,24 +286,10 @@ def share(profile: Profile, time_ms: float) -> float:
     return time_ms / duration_ms if duration_ms > 0 else 0.0
 
 
-def wall_ms(starts_ms: list[float], durations_ms: list[float]) -> float:
-    """Time with at least one of some runs running: the union of their intervals."""
-    ends_ms = list(map(add, starts_ms, durations_ms))
-    if all(map(le, ends_ms, starts_ms[1:])):  # one after the other
-        return sum(durations_ms)
-    covered_until_ms, union_ms = -math.inf, 0.0
-    for start_ms, end_ms in sorted(zip(starts_ms, ends_ms, strict=True)):
-        if end_ms > covered_until_ms:
-            union_ms += end_ms - max(start_ms, covered_until_ms)
-            covered_until_ms = end_ms
-    return union_ms
-
-
-def most_common(callers: list[str | None]) -> str | None:
+def most_common(callers: Mapping[str | None, int]) -> str | None:
     """Where most of some runs came from; None when nobody knows."""
-    counts = Counter(callers)
-    counts.pop(None, None)
-    return max(counts, key=counts.__getitem__, default=None)
+    known = [caller for caller in callers if caller is not None]
+    return max(known, key=callers.__getitem__, default=None)
 
 
 def at(caller: str | None) -> str:

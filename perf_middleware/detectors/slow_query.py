@@ -9,6 +9,7 @@ https://use-the-index-luke.com/
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from perf_middleware.detectors.repeats import (
@@ -19,11 +20,10 @@ from perf_middleware.detectors.repeats import (
     most_common,
     share,
     table,
-    wall_ms,
 )
 from perf_middleware.detectors.severity import severity
 from perf_middleware.detectors.shape import shape
-from perf_middleware.record import Finding
+from perf_middleware.record import Finding, union_ms
 from perf_middleware.sql import Statement, parse
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ def _finding(
     beyond_ms = beyond.max_ms if beyond else 0.0  # of the runs that were not kept, only the longest is known
     longest_ms = max([*durations_ms, beyond_ms])
     count = len(slow) + (beyond is not None)
-    wasted_ms = wall_ms(starts_ms, durations_ms) + beyond_ms
-    caller, name = most_common([run[3] for run in slow]), table(statement)
+    wasted_ms = union_ms(starts_ms, durations_ms) + beyond_ms
+    caller, name = most_common(Counter([run[3] for run in slow])), table(statement)
     times = f"{count} times, up to " if count > 1 else ""
     return Finding(
         finding_id=finding_id("slow_query", statement.fingerprint, caller),

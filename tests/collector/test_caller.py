@@ -87,7 +87,7 @@ def test_a_current_folder_that_is_gone_is_no_fault(tmp_path, monkeypatch):
     try:
         gone.rmdir()
         module = load("relative.py", "def run(): return find()")
-        describe.cache_clear()
+        caller._described.clear()
         assert describe(*module.run()) == "relative.py:1 in run"
     finally:
         os.chdir(before)

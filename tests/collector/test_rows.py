@@ -19,11 +19,11 @@ from perf_middleware.record import Profile
 def note_all(facts, *, reads=()):
     """Note (text, start, end, inside, error, target) facts, reading after those at the places in `reads`."""
     slot = Capture(Profile(), keep=2000, callers=False)
-    slot._reading.origin_ns = slot.start_ns = 0
+    slot.start_ns = 0
     for number, fact in enumerate(facts):
         text, start_ns, end_ns, inside, error, target = (*fact, *(False, None, TARGET)[len(fact) - 3 :])
         extra = Extra(error=error) if error else None
-        slot.note((text, start_ns, end_ns, target, None, None, 0, None, inside, 0, extra))
+        slot.note((text, start_ns, end_ns, target, None, None, 0, None, inside, extra))
         if number in reads:
             slot.read()
     reading = slot.close()

@@ -8,13 +8,17 @@ open is read from the server's own status flags.
 
 from __future__ import annotations
 
+from sys import _getframe
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
+from perf_middleware.collector.caller import find_caller
 from perf_middleware.collector.context import unattributed
 from perf_middleware.collector.noting import counted, note_query
-from perf_middleware.collector.rows import COUNTING, Extra, Target
+from perf_middleware.collector.parameters import params_token
+from perf_middleware.collector.rows import COUNTING, KEEP_TEXT_CHARS, Extra, Target
 from perf_middleware.errors import fault
+from perf_middleware.sql import parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,8 +65,8 @@ _COMMANDS = {
 }
 
 
-def _execute(original: Any, get: Get) -> FunctionType:
-    def execute(self: Any, query: Any, args: Any = None) -> Any:
+def _execute(original: Any, get: Get) -> FunctionType:  # noqa: C901 - on the hot path a call costs as much again
+    def execute(self: Any, query: Any, args: Any = None) -> Any:  # noqa: C901, PLR0912
         capture = get()
         if capture is None:
             return original(self, query, args)
@@ -86,11 +90,34 @@ def _execute(original: Any, get: Get) -> FunctionType:
         target.busy = False
         try:
             status = connection.server_status
-            inside = status & _IN_TRANSACTION if status & _SURE else _unsure(connection)
-            fetched = None
-            if rows == _STREAMING:
-                fetched = self.__dict__[_EXTRA] = Extra()
-            note_query(capture, target, query, args, start_ns, end_ns, rows, inside, fetched)
+            inside = status & 1 if status & 3 else _unsure(connection)  # _IN_TRANSACTION, _SURE
+            facts = capture.facts
+            if rows == _STREAMING or facts is None or not capture.alone:
+                fetched = None
+                if rows == _STREAMING:
+                    fetched = self.__dict__[_EXTRA] = Extra()
+                note_query(capture, target, query, args, start_ns, end_ns, rows, inside, fetched)
+                return rows
+            # The rest is the commonest case of `note_query` in place.
+            if query is not capture.text:
+                if type(query) is str and len(query) <= KEEP_TEXT_CHARS:
+                    capture.text = query
+                else:
+                    query = parse(query, target.system)
+            code, lasti, token = None, 0, None
+            if capture.callers:
+                frame = _getframe(1)
+                code = frame.f_code
+                if code is target.code:
+                    lasti = frame.f_lasti
+                else:
+                    code, lasti = find_caller(2)
+                    target.code = code
+            if args is not None and capture.detailed:
+                token = params_token(args)
+            facts += (query, start_ns, end_ns, target, token, code, lasti, rows, inside, None)
+            if len(facts) >= capture.check_at:
+                capture.noted(facts)
         except Exception as error:  # noqa: BLE001 - a fault of ours is not the application's
             fault("pymysql", error)
         return rows
