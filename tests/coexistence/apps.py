@@ -1,0 +1,230 @@
+"""One application three ways: raw WSGI and ASGI, Flask with SQLAlchemy, Django with its ORM's connection.
+
+Each asks SQLite and MariaDB the same: `/N` makes N selects, one `executemany` of three rows and one insert that
+fails, on each; `/raise` and `/driver` let an error out. `errors` holds the very objects that were raised. Every text has
+`of_app` in it, so that what a tool asks for itself can be told apart.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import tempfile
+from pathlib import Path
+
+import pymysql
+
+SELECT, INSERT = "SELECT {} AS of_app", "INSERT INTO of_app (id) VALUES ({})"
+ROWS = [(1,), (2,), (3,)]
+
+
+class Raw:
+    """No framework: the drivers, and both protocols."""
+
+    protocols = ("wsgi", "asgi")
+
+    def __init__(self):
+        self.errors = []
+        self.sqlite = self.mysql = None
+
+    def open(self):
+        """Connect anew: what is patched by now is what the connections go through."""
+        self.close()
+        self.sqlite, self.mysql = self.connect()
+        self.sqlite.cursor().execute("CREATE TABLE of_app (id INTEGER PRIMARY KEY)")
+        with self.mysql.cursor() as cursor:
+            cursor.execute("CREATE TEMPORARY TABLE of_app (id INTEGER PRIMARY KEY)")
+        self.traced = []
+        self.sqlite.set_trace_callback(self.traced.append)
+
+    def connect(self):
+        return sqlite3.connect(":memory:"), pymysql.connect(**database())
+
+    def close(self):
+        for connection in filter(None, (self.sqlite, self.mysql)):
+            connection.close()
+
+    def sent(self):
+        """How many statements reached each database so far, by the databases' own count."""
+        with self.mysql.cursor() as cursor:
+            cursor.execute("SHOW SESSION STATUS WHERE Variable_name IN ('Com_select', 'Com_insert', 'Com_delete')")
+            mysql = sum(int(value) for _, value in cursor.fetchall())
+        return {"sqlite": sum("of_app" in text for text in self.traced), "mysql": mysql}
+
+    def work(self, path):
+        if path == "/raise":
+            self.ask(2)
+            raise self.kept(ZeroDivisionError("the application's own"))
+        if path == "/driver":
+            self.ask(1)
+            self.refused("sqlite")
+        self.ask(int(path[1:]))
+
+    def ask(self, count):
+        for name, mark in (("sqlite", "?"), ("mysql", "%s")):
+            for number in range(count):
+                self.run(name, SELECT.format(mark), (number,))
+            self.run(name, "DELETE FROM of_app", ())
+            self.run(name, INSERT.format(mark), ROWS)
+            try:
+                self.refused(name)
+            except Exception as error:
+                assert "IntegrityError" in repr(type(error)), error
+
+    def refused(self, name):
+        try:
+            self.run(name, INSERT.format(1), ())
+        except Exception as error:
+            raise self.kept(error)
+
+    def run(self, name, text, arguments):
+        cursor = getattr(self, name).cursor()
+        if arguments == ROWS:
+            cursor.executemany(text, arguments)
+        else:
+            cursor.execute(text, arguments)
+            cursor.fetchall()
+        cursor.close()
+
+    def kept(self, error):
+        self.errors.append(error)
+        return error
+
+    def wsgi(self, environ, start_response):
+        self.work(environ["PATH_INFO"])
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"x"]
+
+    async def asgi(self, scope, receive, send):
+        self.work(scope["path"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x"})
+
+
+class Flask(Raw):
+    """Flask, and SQLAlchemy over both drivers."""
+
+    protocols = ("wsgi",)
+
+    def __init__(self):
+        super().__init__()
+        import flask
+
+        self.flask = flask.Flask("app")
+        self.flask.config["PROPAGATE_EXCEPTIONS"] = True
+        self.flask.add_url_rule("/<path>", view_func=self.view)
+
+    def view(self, path):
+        self.work(f"/{path}")
+        return "x"
+
+    def connect(self):
+        from sqlalchemy import URL, StaticPool, create_engine
+
+        given = database()
+        url = URL.create(
+            "mysql+pymysql", given["user"], given["password"], given["host"], given["port"], given["database"]
+        )
+        self.engines = {
+            "sqlite": create_engine("sqlite://", poolclass=StaticPool),
+            "mysql": create_engine(url, poolclass=StaticPool),
+        }
+        return [engine.raw_connection().dbapi_connection for engine in self.engines.values()]
+
+    def run(self, name, text, arguments):
+        with self.engines[name].connect() as connection:
+            result = connection.exec_driver_sql(text, arguments)
+            if result.returns_rows:
+                result.all()
+            connection.commit()
+
+    def wsgi(self, environ, start_response):
+        return self.flask(environ, start_response)
+
+
+class Django(Raw):
+    """Django over SQLite, with PyMySQL beside it."""
+
+    protocols = ("wsgi",)
+    middleware = ()
+    apps = ()
+
+    def __init__(self):
+        super().__init__()
+        import django
+        from django.conf import settings
+
+        if not settings.configured:
+            settings.configure(
+                ALLOWED_HOSTS=["*"],
+                DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": temporary() / "app.sqlite"}},
+                DEBUG=True,
+                DEBUG_PROPAGATE_EXCEPTIONS=True,
+                INSTALLED_APPS=list(self.apps),
+                LOGGING_CONFIG=None,
+                MIDDLEWARE=list(self.middleware),
+                ROOT_URLCONF=type("urls", (), {"urlpatterns": []}),
+                SECRET_KEY="x",
+            )
+            django.setup()
+        self.handler = None
+
+    def view(self, request, path):
+        from django.http import HttpResponse
+
+        self.work(f"/{path}")
+        return HttpResponse("<body>x</body>")
+
+    def connect(self):
+        from django.db import connection
+
+        connection.ensure_connection()
+        return connection.connection, pymysql.connect(**database())
+
+    def close(self):
+        from django.db import connection
+
+        if self.sqlite is not None:
+            connection.cursor().execute("DROP TABLE of_app")
+            connection.close()
+            self.mysql.close()
+
+    def run(self, name, text, arguments):
+        if name == "mysql":
+            super().run(name, text, arguments)
+            return
+        from django.db import connection
+
+        with connection.cursor() as cursor:
+            if arguments == ROWS:
+                cursor.executemany(text.replace("?", "%s"), arguments)
+            else:
+                cursor.execute(text.replace("?", "%s"), arguments)
+                cursor.fetchall()
+
+    def wsgi(self, environ, start_response):
+        if self.handler is None:
+            from django.core.wsgi import get_wsgi_application
+            from django.urls import path
+
+            from django.conf import settings
+
+            settings.ROOT_URLCONF.urlpatterns = [path("<path>", self.view)]
+            self.handler = get_wsgi_application()
+        return self.handler(environ, start_response)
+
+
+def database():
+    """How to connect to the private MariaDB of the test."""
+    return {**json.loads(os.environ["COEXISTENCE_DATABASE"]), "autocommit": True, "ssl_disabled": True}
+
+
+def temporary():
+    """A folder that lasts as long as the process."""
+    _folders.append(tempfile.TemporaryDirectory(prefix="perf-"))
+    return Path(_folders[-1].name)
+
+
+_folders = []
+APPS = {"raw": Raw, "flask": Flask, "django": Django}
