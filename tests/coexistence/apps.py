@@ -1,8 +1,8 @@
 """One application three ways: raw WSGI and ASGI, Flask with SQLAlchemy, Django with its ORM's connection.
 
-Each asks SQLite and MariaDB the same: `/N` makes N selects, one `executemany` of three rows and one insert that
-fails, on each; `/raise` and `/driver` let an error out. `errors` holds the very objects that were raised. Every text has
-`of_app` in it, so that what a tool asks for itself can be told apart.
+Each asks SQLite and MariaDB the same: `/N` makes N selects, a delete, an insert of three rows and one insert
+that fails, on each; `/raise` and `/driver` let an error out. `errors` holds the very objects that were raised. Every text has
+`of_app` in it, so that what the peer says of the application can be told from what it asks for itself.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import tempfile
+import types
 from pathlib import Path
 
 import pymysql
 
 SELECT, INSERT = "SELECT {} AS of_app", "INSERT INTO of_app (id) VALUES ({})"
 ROWS = [(1,), (2,), (3,)]
+NO_QUERIES = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE", "PRAGMA")
 
 
 class Raw:
@@ -26,7 +27,12 @@ class Raw:
 
     def __init__(self):
         self.errors = []
+        self.traced = []
         self.sqlite = self.mysql = None
+
+    @staticmethod
+    def prepare(peer):
+        """Do what has to be done before any tool is installed."""
 
     def open(self):
         """Connect anew: what is patched by now is what the connections go through."""
@@ -35,7 +41,6 @@ class Raw:
         self.sqlite.cursor().execute("CREATE TABLE of_app (id INTEGER PRIMARY KEY)")
         with self.mysql.cursor() as cursor:
             cursor.execute("CREATE TEMPORARY TABLE of_app (id INTEGER PRIMARY KEY)")
-        self.traced = []
         self.sqlite.set_trace_callback(self.traced.append)
 
     def connect(self):
@@ -50,7 +55,7 @@ class Raw:
         with self.mysql.cursor() as cursor:
             cursor.execute("SHOW SESSION STATUS WHERE Variable_name IN ('Com_select', 'Com_insert', 'Com_delete')")
             mysql = sum(int(value) for _, value in cursor.fetchall())
-        return {"sqlite": sum("of_app" in text for text in self.traced), "mysql": mysql}
+        return {"sqlite": sum(not text.startswith(NO_QUERIES) for text in self.traced), "mysql": mysql}
 
     def work(self, path):
         if path == "/raise":
@@ -143,75 +148,100 @@ class Flask(Raw):
         return self.flask(environ, start_response)
 
 
+URLS = types.ModuleType("urls")
+
+
 class Django(Raw):
-    """Django over SQLite, with PyMySQL beside it."""
+    """Django's ORM and cursors over SQLite, with PyMySQL beside it."""
 
     protocols = ("wsgi",)
-    middleware = ()
-    apps = ()
+
+    @staticmethod
+    def prepare(peer):
+        from django.conf import settings
+
+        settings.configure(
+            ALLOWED_HOSTS=["*"],
+            DATABASES={
+                "default": {
+                    "ENGINE": "django.db.backends.sqlite3",
+                    "NAME": Path(os.environ["COEXISTENCE_FOLDER"]) / "app.sqlite",
+                    "CONN_MAX_AGE": None,
+                }
+            },
+            DEBUG=True,
+            DEBUG_PROPAGATE_EXCEPTIONS=True,
+            DEBUG_TOOLBAR_CONFIG={"SHOW_TOOLBAR_CALLBACK": lambda request: True},
+            DEFAULT_AUTO_FIELD="django.db.models.AutoField",
+            INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.staticfiles", *peer.django_apps],
+            LOGGING_CONFIG=None,
+            MIDDLEWARE=peer.django_middleware,
+            ROOT_URLCONF=URLS,
+            SECRET_KEY="x",
+            SILKY_MAX_RECORDED_REQUESTS_CHECK_PERCENT=0,
+            STATIC_URL="/static/",
+            TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}],
+            USE_TZ=True,
+        )
 
     def __init__(self):
         super().__init__()
         import django
         from django.conf import settings
+        from django.core.wsgi import get_wsgi_application
+        from django.urls import include, path
 
-        if not settings.configured:
-            settings.configure(
-                ALLOWED_HOSTS=["*"],
-                DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": temporary() / "app.sqlite"}},
-                DEBUG=True,
-                DEBUG_PROPAGATE_EXCEPTIONS=True,
-                INSTALLED_APPS=list(self.apps),
-                LOGGING_CONFIG=None,
-                MIDDLEWARE=list(self.middleware),
-                ROOT_URLCONF=type("urls", (), {"urlpatterns": []}),
-                SECRET_KEY="x",
-            )
-            django.setup()
-        self.handler = None
+        django.setup()
+        from django.db import models
+
+        class OfApp(models.Model):
+            class Meta:
+                app_label = "app"
+                db_table = "of_app"
+
+        self.model = OfApp
+        namespaces = [path(f"_/{name}/", include(f"{name}.urls")) for name in settings.INSTALLED_APPS if "." not in name]
+        URLS.urlpatterns = [*namespaces, path("<path>", self.view)]
+        self.handler = get_wsgi_application()
 
     def view(self, request, path):
         from django.http import HttpResponse
 
         self.work(f"/{path}")
-        return HttpResponse("<body>x</body>")
+        return HttpResponse("<html><body>x</body></html>")
 
     def connect(self):
+        from django.core.management import call_command
         from django.db import connection
 
         connection.ensure_connection()
+        if self.sqlite is None:
+            call_command("migrate", verbosity=0)
         return connection.connection, pymysql.connect(**database())
 
     def close(self):
         from django.db import connection
 
         if self.sqlite is not None:
-            connection.cursor().execute("DROP TABLE of_app")
+            with connection.cursor() as cursor:
+                cursor.execute("DROP TABLE of_app")
             connection.close()
             self.mysql.close()
 
     def run(self, name, text, arguments):
-        if name == "mysql":
-            super().run(name, text, arguments)
-            return
         from django.db import connection
 
-        with connection.cursor() as cursor:
-            if arguments == ROWS:
-                cursor.executemany(text.replace("?", "%s"), arguments)
-            else:
-                cursor.execute(text.replace("?", "%s"), arguments)
-                cursor.fetchall()
+        if name == "mysql":
+            super().run(name, text, arguments)
+        elif text.startswith("SELECT"):
+            list(self.model.objects.filter(pk=arguments[0]))
+        elif arguments == ROWS:
+            self.model.objects.bulk_create([self.model(id=number) for (number,) in ROWS])
+        else:
+            with connection.cursor() as cursor:
+                cursor.execute(text, arguments)
 
     def wsgi(self, environ, start_response):
-        if self.handler is None:
-            from django.core.wsgi import get_wsgi_application
-            from django.urls import path
-
-            from django.conf import settings
-
-            settings.ROOT_URLCONF.urlpatterns = [path("<path>", self.view)]
-            self.handler = get_wsgi_application()
         return self.handler(environ, start_response)
 
 
@@ -220,11 +250,4 @@ def database():
     return {**json.loads(os.environ["COEXISTENCE_DATABASE"]), "autocommit": True, "ssl_disabled": True}
 
 
-def temporary():
-    """A folder that lasts as long as the process."""
-    _folders.append(tempfile.TemporaryDirectory(prefix="perf-"))
-    return Path(_folders[-1].name)
-
-
-_folders = []
 APPS = {"raw": Raw, "flask": Flask, "django": Django}

@@ -13,11 +13,13 @@ class Peer:
     """A tool that patches nothing by itself.
 
     Attributes:
-        leaves: Whether it can be uninstalled.
+        django_apps: What it wants in Django's INSTALLED_APPS.
+        django_middleware: What it wants in Django's MIDDLEWARE.
 
     """
 
-    leaves = True
+    django_apps = ()
+    django_middleware = ()
 
     def __init__(self):
         self.queries = []
@@ -25,6 +27,9 @@ class Peer:
 
     def install(self, framework):
         """Patch what the tool patches for an application of this framework."""
+
+    def watch(self):
+        """Look into a tool that can be looked into only when the application is there."""
 
     def uninstall(self):
         """Take that back, as far as the tool can."""
@@ -36,9 +41,6 @@ class Peer:
     def asgi(self, app):
         """The application in the tool's own ASGI middleware, where it has one."""
         return app
-
-    def flush(self):
-        """Make sure that what is over has been handed over."""
 
 
 class OpenTelemetry(Peer):
@@ -127,8 +129,6 @@ class Ddtrace(Peer):
 class NewRelic(Peer):
     """The agent in developer mode, which speaks to nobody; it cannot be uninstalled."""
 
-    leaves = False
-
     def install(self, framework):
         os.environ |= {
             "NEW_RELIC_DEVELOPER_MODE": "true",
@@ -170,8 +170,6 @@ class NewRelic(Peer):
 class Sentry(Peer):
     """The SDK with a transport that keeps what it is given; it cannot be uninstalled, and sees no driver by itself."""
 
-    leaves = False
-
     def install(self, framework):
         import sentry_sdk
         from sentry_sdk.transport import Transport
@@ -199,9 +197,49 @@ class Sentry(Peer):
         return SentryAsgiMiddleware(app) if self.wraps else app
 
 
+class DebugToolbar(Peer):
+    """Django's debug toolbar; it wraps the cursors of each request and has no uninstalling."""
+
+    django_apps = ("debug_toolbar",)
+    django_middleware = ("debug_toolbar.middleware.DebugToolbarMiddleware",)
+
+    def watch(self):
+        from debug_toolbar.panels.sql.panel import SQLPanel
+
+        generate = SQLPanel.generate_stats
+
+        def taken(panel, request, response):
+            self.requests += 1
+            self.queries += [query["sql"] for query in panel._queries]
+            return generate(panel, request, response)
+
+        SQLPanel.generate_stats = taken
+
+
+class Silk(Peer):
+    """django-silk, which keeps what it saw of the ORM in the application's own database, inside the request."""
+
+    django_apps = ("silk",)
+    django_middleware = ("silk.middleware.SilkyMiddleware",)
+
+    def watch(self):
+        from silk.collector import DataCollector
+
+        finalise = DataCollector().finalise
+
+        def taken():
+            self.requests += 1
+            self.queries += [query["query"] for query in DataCollector().queries.values()]
+            return finalise()
+
+        DataCollector().finalise = taken
+
+
 PEERS = {
     "opentelemetry": OpenTelemetry,
     "ddtrace": Ddtrace,
     "newrelic": NewRelic,
     "sentry": Sentry,
+    "debug_toolbar": DebugToolbar,
+    "silk": Silk,
 }

@@ -1,16 +1,18 @@
 """One process, one other tool, one order: python scene.py PEER FRAMEWORK ORDER LEAVING. Prints JSON.
 
-Phases, each a few requests through every protocol of the application:
+ORDER is they_first, we_first or alone (the peer without us); LEAVING is we or they. Phases, each a few requests
+through every protocol of the application:
 
-    alone   the peer without us (only where it comes first)
     both    the peer and us
-    left    the first of the two that LEAVING names is uninstalled; connections are those of before, then new ones
+    left    the one that LEAVING names is uninstalled; the connections are those of before
+    new     the same on connections opened afterwards
     end     the other one is uninstalled as well
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import sqlite3
 import sys
@@ -39,16 +41,21 @@ class Scene:
     def __init__(self, peer, framework):
         self.peer = PEERS[peer]()
         self.framework = framework
+        APPS[framework].prepare(self.peer)
         self.app = None
         self.profiles = []
         self.phases = {}
         self.layers = {"wsgi": [], "asgi": []}
         self.middlewares = []
+        self.not_restored = []
 
     def they_come(self):
         self.peer.install(self.framework)
         for protocol, layers in self.layers.items():
             layers.append(getattr(self.peer, protocol))
+
+    def they_leave(self):
+        self.peer.uninstall()
 
     def we_come(self):
         self.before = touched()
@@ -72,50 +79,56 @@ class Scene:
         """Serve all requests through all doors; the tool that came first is the outermost."""
         if self.app is None:
             self.app = APPS[self.framework]()
+            self.peer.watch()
         if reopen:
             self.app.open()
         self.phases[phase] = []
         for protocol in self.app.protocols:
-            serve = getattr(self.app, protocol)
+            serve = {"wsgi": self.app.wsgi, "asgi": function(self.app.asgi)}[protocol]
             for layer in reversed(self.layers[protocol]):
                 serve = layer(serve)
             call = through_wsgi if protocol == "wsgi" else through_asgi
             self.phases[phase] += [self.request(call, serve, path) for path in PATHS]
 
     def request(self, call, serve, path):
-        sent, late, seen = self.app.sent(), unattributed.count, len(self.peer.queries)
-        requests = self.peer.requests
         del self.profiles[:], self.app.errors[:]
+        gc.collect()  # some tools end a failed request's span when the error goes
+        sent, late = self.app.sent(), unattributed.count
+        seen, requests = len(self.peer.queries), self.peer.requests
         raised, queries = None, []
         try:
             call(serve, path)
         except Exception as error:
+            if not self.app.errors:
+                raise  # the scene itself is broken
             raised = error
         late = unattributed.count - late
         now = self.app.sent()
         for profile in self.profiles:
-            queries += profile.queries
+            queries += [row for row in profile.queries if not row.fingerprint.startswith("EXPLAIN")]  # SQLite traces none
         return {
             "path": path,
             "raised": raised is not None,
             "same": raised is None or raised is self.app.errors[-1],
             "sent": {name: now[name] - sent[name] for name in now},
             "ours": {
-                name: sum(row.wire for row in queries if is_app(row) and (row.system == "sqlite") == (name == "sqlite"))
-                for name in now
+                name: sum(row.wire for row in queries if (row.system == "sqlite") == (name == "sqlite")) for name in now
             },
             "profiles": len(self.profiles),
             "error": [profile.error for profile in self.profiles],
-            "count": sum(profile.query_count for profile in self.profiles),
-            "rows": len(queries),
             "unattributed": late,
             "theirs": sum("of_app" in text for text in self.peer.queries[seen:]),
             "their_requests": self.peer.requests - requests,
         }
 
 
-def is_app(row):
-    return "of_app" in row.fingerprint
+def function(method):
+    """An ASGI application as a plain function: Sentry does not recognise a bound method."""
+
+    async def asgi(scope, receive, send):
+        await method(scope, receive, send)
+
+    return asgi
 
 
 def touched():
@@ -149,31 +162,20 @@ def through_asgi(app, path):
 
 def main(peer, framework, order, leaving):
     scene = Scene(peer, framework)
-    if order == "they_first":
-        scene.they_come()
-        scene.play("alone")
-        scene.we_come()
-    else:
-        scene.we_come()
-        scene.they_come()
+    for come in {"they_first": "tw", "we_first": "wt", "alone": "t"}[order]:
+        (scene.they_come if come == "t" else scene.we_come)()
     scene.play("both")
-    leave = {"we": scene.we_leave, "they": scene.peer.uninstall}
-    leave.pop(leaving)()
-    scene.play("left", reopen=False)
-    scene.play("left, new connections")
-    for other in leave.values():
-        other()
-    scene.play("end")
-    print(
-        json.dumps(
-            {
-                "phases": scene.phases,
-                "status": collector.status(),
-                "not_restored": scene.not_restored,
-                "faults": dict(faults),
-            }
-        )
-    )
+    if order != "alone":
+        leave = [scene.we_leave, scene.they_leave]
+        if leaving == "they":
+            leave.reverse()
+        leave[0]()
+        scene.play("left", reopen=False)
+        scene.play("new")
+        leave[1]()
+        scene.play("end")
+    told = {"status": collector.status(), "not_restored": scene.not_restored, "faults": dict(faults)}
+    print(json.dumps({**scene.phases, **told}))
 
 
 if __name__ == "__main__":
