@@ -45,9 +45,12 @@ def ask(owner, count):
     sqlite.close()
 
 
-def outlive():
+def outlive(connection):
     released.wait()
-    ask("nobody", 1)
+    with connection.cursor() as cursor:
+        for _ in range(3):
+            cursor.execute("SELECT 1 AS of_nobody")
+            gevent.sleep(0)
 
 
 def work(kind, owner, count):
@@ -62,7 +65,7 @@ def work(kind, owner, count):
         spawned = [gevent.spawn(contextvars.copy_context().run, ask, owner, 1) for _ in range(count)]
         gevent.joinall(spawned, raise_error=True)
     elif kind == "late":
-        late.append(gevent.spawn(contextvars.copy_context().run, outlive))
+        late.append(gevent.spawn(contextvars.copy_context().run, outlive, connect()))
     elif kind == "release":
         ask(owner, 1)
         released.set()

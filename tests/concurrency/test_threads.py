@@ -131,8 +131,8 @@ def mark(profile):
 def test_a_thread_that_outlives_its_request_is_nobodys_while_another_request_is_open(profiled, connect):
     def app(environ, start_response):
         if environ["PATH_INFO"] == "/0":
-            late.append(threading.Thread(target=contextvars.copy_context().run, args=(outlive,)))
-            late.append(threading.Thread(target=outlive))
+            late.append(threading.Thread(target=contextvars.copy_context().run, args=(outlive, connect())))
+            late.append(threading.Thread(target=outlive, args=(connect(),)))
             for thread in late:
                 thread.start()
         else:
@@ -143,8 +143,7 @@ def test_a_thread_that_outlives_its_request_is_nobodys_while_another_request_is_
         start_response("200 OK", [])
         return [b"x"]
 
-    def outlive():
-        database = connect()
+    def outlive(database):
         gate.wait(60)
         database.ask("SELECT 1 AS of_nobody")
 
