@@ -1,4 +1,4 @@
-"""One process, one other tool, one order: python scene.py PEER FRAMEWORK ORDER LEAVING. Prints JSON.
+"""One process, one other tool, one order: python scene.py PEER FRAMEWORK ORDER LEAVING. Writes JSON.
 
 ORDER is they_first, we_first or alone (the peer without us); LEAVING is we or they. Phases, each a few requests
 through every protocol of the application:
@@ -104,8 +104,8 @@ class Scene:
             raised = error
         late = unattributed.count - late
         now = self.app.sent()
-        for profile in self.profiles:
-            queries += [row for row in profile.queries if not row.fingerprint.startswith("EXPLAIN")]  # SQLite traces none
+        for profile in self.profiles:  # less what SQLite's trace does not tell
+            queries += [row for row in profile.queries if not row.fingerprint.startswith("EXPLAIN")]
         return {
             "path": path,
             "raised": raised is not None,
@@ -175,7 +175,7 @@ def main(peer, framework, order, leaving):
         leave[1]()
         scene.play("end")
     told = {"status": collector.status(), "not_restored": scene.not_restored, "faults": dict(faults)}
-    print(json.dumps({**scene.phases, **told}))
+    sys.stdout.write(json.dumps({**scene.phases, **told}))
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def play(mariadb, tmp_path):
         command = [sys.executable, str(SCENE), *scene]
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=100, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
-        return json.loads(done.stdout.splitlines()[-1])
+        return json.loads(done.stdout)
 
     return playing
 
@@ -114,7 +114,9 @@ def test_nothing_is_counted_twice_errors_pass_the_peer_sees_the_same_and_we_leav
     assert scene["status"]["pymysql"] == "uninstalled"
 
 
-@pytest.mark.parametrize(("peer", "order"), [("opentelemetry", "they_first"), ("opentelemetry", "we_first"), ("ddtrace", "we_first")])
+@pytest.mark.parametrize(
+    ("peer", "order"), [("opentelemetry", "they_first"), ("opentelemetry", "we_first"), ("ddtrace", "we_first")]
+)
 def test_a_peer_that_leaves_first_takes_nothing_of_ours_with_it(play, peer, order):
     scene = play(peer, "raw", order, "they")
     errors_are_the_applications_own(scene)

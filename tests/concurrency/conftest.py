@@ -25,7 +25,7 @@ class Stub(pymysql.connections.Connection):
     def _execute_command(self, command, sql):
         self.sent.append(sql.decode())
 
-    def _read_query_result(self, unbuffered=False):
+    def _read_query_result(self, unbuffered=False):  # noqa: FBT002 - PyMySQL's own signature
         self._result = OK
         return OK.affected_rows
 
