@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import socket
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -105,3 +106,50 @@ def test_a_greenlet_that_outlives_its_request_is_nobodys_while_another_request_i
     assert {key: profile.query_count for key, profile in profiles.items()} == {"r1": 0, "r2": 4}
     assert strangers(profiles) == []
     assert served.told["r2"][1] == 3
+
+
+SPAWNED = """
+from gevent import monkey; monkey.patch_all()
+import json, sqlite3, threading
+from concurrent.futures import ThreadPoolExecutor
+import gevent
+from gevent.pool import Pool
+from perf_middleware import collector, profile, propagate
+
+collector.install("sqlite3")
+
+def ask():
+    connection = sqlite3.connect(":memory:")
+    connection.execute("SELECT 1")
+    connection.close()
+
+def in_thread():
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+
+def in_executor():
+    with propagate(ThreadPoolExecutor(2)) as executor:
+        executor.submit(ask).result()
+
+ways = {
+    "pool": lambda: Pool(2).spawn(ask).get(),
+    "threadpool": lambda: gevent.get_hub().threadpool.spawn(ask).get(),
+    "thread": in_thread,
+    "propagate": in_executor,
+}
+counts = {}
+for name, way in ways.items():
+    before = collector.unattributed.count
+    with profile(name) as p:
+        way()
+    counts[name] = [p.query_count, collector.unattributed.count - before]
+print(json.dumps(counts))
+"""
+
+
+def test_what_gevent_runs_elsewhere_is_nobodys_but_for_an_executor_that_propagates():
+    env = {**os.environ, "PERF_MIDDLEWARE_LOG": "false"}
+    done = subprocess.run([sys.executable, "-c", SPAWNED], env=env, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert json.loads(done.stdout) == {"pool": [0, 1], "threadpool": [0, 1], "thread": [0, 1], "propagate": [1, 0]}
