@@ -182,7 +182,12 @@ class Sentry(Peer):
                     self.queries += [s["description"] for s in transaction["spans"] if s["op"].startswith("db")]
 
         sentry_sdk.init(
-            dsn="http://key@localhost/1", transport=Taken, traces_sample_rate=1.0, auto_session_tracking=False
+            dsn="http://key@localhost/1",
+            transport=Taken,
+            traces_sample_rate=1.0,
+            auto_session_tracking=False,
+            auto_enabling_integrations=False,
+            integrations=_sentry_integrations(framework),
         )
         self.wraps = framework == "raw"
 
@@ -195,6 +200,20 @@ class Sentry(Peer):
         from sentry_sdk.integrations.asgi import SentryAsgiMiddleware
 
         return SentryAsgiMiddleware(app) if self.wraps else app
+
+
+def _sentry_integrations(framework):
+    """What Sentry would find by itself, without importing all that is installed."""
+    if framework == "django":
+        from sentry_sdk.integrations.django import DjangoIntegration
+
+        return [DjangoIntegration()]
+    if framework == "flask":
+        from sentry_sdk.integrations.flask import FlaskIntegration
+        from sentry_sdk.integrations.sqlalchemy import SqlalchemyIntegration
+
+        return [FlaskIntegration(), SqlalchemyIntegration()]
+    return []
 
 
 class DebugToolbar(Peer):
