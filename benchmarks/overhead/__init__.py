@@ -1,0 +1,1 @@
+"""What watching costs: ours beside a bare application, a hand-written floor and the peers. `scripts/overhead` runs it."""
