@@ -9,7 +9,8 @@ from typing import Any
 #: How the parent tells a worker where its private MariaDB is (JSON of `pymysql.connect`'s keywords).
 MARIADB_ENVIRONMENT = "OVERHEAD_MARIADB"
 
-PLACEHOLDERS = {"pymysql": "%s", "mariadb": "%s", "sqlite3": "?"}
+#: The drivers, each with the placeholder of its statements.
+PLACEHOLDERS = {"pymysql": "%s", "mariadb": "%s", "sqlite3": "?", "sqlalchemy": "?", "django": "?"}
 
 _TABLE = (
     "CREATE TABLE IF NOT EXISTS orders (id INTEGER PRIMARY KEY, customer_id INTEGER, status VARCHAR(20), "
@@ -19,13 +20,22 @@ _INDEX = "CREATE INDEX IF NOT EXISTS by_customer ON orders (customer_id, status,
 
 
 def connect(driver: str) -> Any:
-    """A new connection of "pymysql" (no server), "mariadb" or "sqlite3"."""
-    return {"pymysql": _pymysql, "mariadb": _mariadb, "sqlite3": _sqlite3}[driver]()
+    """A new connection: of "pymysql" (no server), "mariadb" (PyMySQL and a server) or "sqlite3" (in memory); of
+    "sqlalchemy" or "django" (its ORM), both over sqlite3.
+    """
+    opened = {
+        "pymysql": _pymysql,
+        "mariadb": _mariadb,
+        "sqlite3": _sqlite3,
+        "sqlalchemy": _sqlalchemy,
+        "django": _django,
+    }
+    return opened[driver]()
 
 
 def _pymysql() -> Any:
     """All of PyMySQL's Python path but for the packets, which are neither sent nor read."""
-    from pymysql.connections import Connection
+    import pymysql
 
     class Answer:
         affected_rows = 1
@@ -38,18 +48,21 @@ def _pymysql() -> Any:
         unbuffered_active = False
         warning_count = 0
 
-    class Silent(Connection):
-        def _execute_command(self, command: int, sql: Any) -> None:
-            """Send nothing."""
+    def send(self: Any, command: int, sql: Any) -> None:
+        """Send nothing."""
 
-        def _read_query_result(self, unbuffered: bool = False) -> int:  # noqa: FBT001, FBT002 - PyMySQL's signature
-            self._result = Answer
-            return 1
+    def read(self: Any, unbuffered: bool = False) -> int:  # noqa: FBT001, FBT002 - PyMySQL's signature
+        self._result = Answer
+        return 1
 
-    connection = Silent(defer_connect=True, host="db.example", database="shop")
-    connection._sock = object()  # noqa: SLF001 - what makes it an open one
-    connection.server_version = "10.11.6-MariaDB"
-    connection.server_status = Answer.server_status
+    # On the class, and opened by `connect`: that is where the peers look.
+    pymysql.connections.Connection._execute_command = send  # noqa: SLF001
+    pymysql.connections.Connection._read_query_result = read  # noqa: SLF001
+    connection = pymysql.connect(defer_connect=True, host="db.example", database="shop")
+    opened = getattr(connection, "__wrapped__", connection)
+    opened._sock = object()  # noqa: SLF001 - what makes it an open one
+    opened.server_version = "10.11.6-MariaDB"
+    opened.server_status = Answer.server_status
     return connection
 
 
@@ -69,3 +82,27 @@ def _sqlite3() -> Any:
     connection.cursor().execute(_TABLE)
     connection.cursor().execute(_INDEX)
     return connection
+
+
+def _sqlalchemy() -> Any:
+    import sqlalchemy
+
+    class Cursor:
+        """An open connection of an engine, with a cursor's methods."""
+
+        def __init__(self) -> None:
+            self.connection = sqlalchemy.create_engine("sqlite://").connect()
+            self.execute = self.connection.exec_driver_sql
+            self.execute(_TABLE)
+            self.execute(_INDEX)
+
+        def cursor(self) -> Cursor:
+            return self
+
+    return Cursor()
+
+
+def _django() -> Any:
+    from benchmarks.overhead.django_site import Orders
+
+    return Orders()

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from benchmarks.overhead.workload import Workload
 
     App = Any
-    Serve = Callable[[int], None]
+    Serve = Callable[[int], list[tuple[Any, Any]]]
 
 _HEADERS = [("Content-Type", "text/plain"), ("Content-Length", "2")]
 
@@ -22,7 +22,7 @@ def build(door: str, workload: Workload) -> App:
 
 
 def server(door: str, app: App) -> Serve:
-    """A function that sends so many requests, one after the other."""
+    """A function that sends so many requests, one after the other, and gives the headers of the last response."""
     return _asgi_server(app) if door in ("asgi", "starlette") else _wsgi_server(app)
 
 
@@ -76,6 +76,7 @@ _BUILD = {"wsgi": _wsgi, "asgi": _asgi, "flask": _flask, "starlette": _starlette
 
 def _wsgi_server(app: App) -> Serve:
     environ: dict[str, Any] = {}
+    last: list[Any] = [[]]
     setup_testing_defaults(environ)
     environ |= {"PATH_INFO": "/orders", "REMOTE_ADDR": "192.0.2.1", "HTTP_USER_AGENT": "overhead"}
 
@@ -83,9 +84,9 @@ def _wsgi_server(app: App) -> Serve:
         """Take what a server would send."""
         if status != "200 OK":
             raise RuntimeError(f"the application answered {status}")
-        serve.headers = headers  # type: ignore[attr-defined]
+        last[0] = headers
 
-    def serve(requests: int) -> None:
+    def serve(requests: int) -> list[tuple[str, str]]:
         for _ in range(requests):
             body = app(environ.copy(), start_response)
             for _ in body:
@@ -93,6 +94,7 @@ def _wsgi_server(app: App) -> Serve:
             close = getattr(body, "close", None)
             if close is not None:
                 close()
+        return last[0]
 
     return serve
 
@@ -101,6 +103,7 @@ def _asgi_server(app: App) -> Serve:
     import asyncio
 
     loop = asyncio.new_event_loop()
+    last: list[Any] = [[]]
     scope = {
         "type": "http",
         "asgi": {"version": "3.0"},
@@ -123,13 +126,14 @@ def _asgi_server(app: App) -> Serve:
         if message["type"] == "http.response.start":
             if message["status"] != 200:
                 raise RuntimeError(f"the application answered {message['status']}")
-            serve.headers = message["headers"]  # type: ignore[attr-defined]
+            last[0] = message["headers"]
 
     async def serve_all(requests: int) -> None:
         for _ in range(requests):
             await app(scope.copy(), receive, send)
 
-    def serve(requests: int) -> None:
+    def serve(requests: int) -> list[tuple[bytes, bytes]]:
         loop.run_until_complete(serve_all(requests))
+        return last[0]
 
     return serve

@@ -20,10 +20,11 @@ class Tool:
     Attributes:
         app: The application, wrapped.
         settle: Does now, and waits for, what the tool would do in the background later on.
-        seen: How many queries the tool noticed in the last request, from its own records; None when it has none.
+        seen: How many queries the tool noticed since it was last asked, from its own records or from the headers of the
+            last response (by lower-case name); None when it notices none as such.
 
     """
 
     app: Any
     settle: Callable[[], object] = nothing
-    seen: Callable[[], int] | None = None
+    seen: Callable[[dict[str, str]], int] | None = None

@@ -10,9 +10,10 @@ import json
 import os
 import sys
 from importlib import import_module
-from time import perf_counter_ns
+from statistics import median
+from time import process_time_ns
 
-from benchmarks.overhead import databases, doors, workload
+from benchmarks.overhead import databases, doors
 from benchmarks.overhead.tool import Tool
 from benchmarks.overhead.variants import VARIANTS, Variant
 from benchmarks.overhead.workload import QUERIES, Workload
@@ -21,6 +22,9 @@ from benchmarks.overhead.workload import QUERIES, Workload
 INSTRUCTION_BATCHES = (10, 40)
 
 WARM_UP_REQUESTS = 40
+
+TIME_BATCHES, TIME_REQUESTS = 9, 20
+FEW = QUERIES[1]
 
 
 class Served:
@@ -71,12 +75,45 @@ def instructions(variant: Variant) -> None:
             mark()
 
 
+def time(variant: Variant) -> dict[int, float]:
+    """Microseconds of process CPU time of one request, by queries a request: the median of interleaved batches."""
+    served = Served(variant)
+    served.warm_up()
+    batches: dict[int, list[float]] = {queries: [] for queries in QUERIES}
+    for _ in range(TIME_BATCHES):
+        for queries, times in batches.items():
+            served.workload.queries = queries
+            served.tool.settle()
+            gc.collect()
+            start_ns = process_time_ns()
+            served.serve(TIME_REQUESTS)
+            times.append((process_time_ns() - start_ns) / TIME_REQUESTS / 1000)
+    return {queries: median(times) for queries, times in batches.items()}
+
+
+def sees(variant: Variant) -> int | None:
+    """How many of ten queries the tool noticed."""
+    served = Served(variant)
+    seen = served.tool.seen
+    if seen is None:
+        return None
+    for queries in (0, FEW):  # the first request connects
+        served.workload.queries = queries
+        count = seen(_by_name(served.serve(1)))
+    return count
+
+
+def _by_name(headers: list[tuple[str | bytes, str | bytes]]) -> dict[str, str]:
+    texts = [[part.decode() if isinstance(part, bytes) else part for part in header] for header in headers]
+    return {name.lower(): value for name, value in texts}
+
+
 def mark() -> None:
     """Call a function of the C library that nobody else calls: callgrind is told to watch for it."""
     os.ctermid()
 
 
-MEASURES = {"instructions": instructions}
+MEASURES = {"instructions": instructions, "time": time, "sees": sees}
 
 
 def main() -> None:
