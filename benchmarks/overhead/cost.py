@@ -8,9 +8,10 @@ with finding what a request costs besides its queries: (at 10) - 10 * slope. It 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from benchmarks.overhead.workload import QUERIES
 
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
 NONE, FEW, MANY = QUERIES
 
 
-@dataclass(frozen=True)
-class Cost:
+class Cost(msgspec.Struct, frozen=True):
     """What a tool adds; in the unit of the measurement."""
 
     per_query: float

@@ -27,7 +27,9 @@ def wrap(door: str, build: Callable[[], Any], *, store: str = "memory", log: boo
         from perf_middleware.wsgi import PerfMiddleware
 
     app = build()
-    middleware = PerfMiddleware(app.wsgi_app if door == "flask" else app, **DEFAULT, store=_url(store), log=log, **options)
+    middleware = PerfMiddleware(
+        app.wsgi_app if door == "flask" else app, **(DEFAULT | options), store=_url(store), log=log
+    )
     if door == "flask":
         app.wsgi_app = middleware
     else:

@@ -17,14 +17,24 @@ ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 900
 
 
-def run_worker(measure: str, variant: str, *, around: Sequence[str] = ()) -> Any:
+def run_worker(measure: str, variant: str, *more: str, around: Sequence[str] = ()) -> Any:
     """Run one worker to its end; what it measured."""
-    command = [*around, sys.executable, "-m", "benchmarks.overhead.worker", measure, variant]
+    return run_python(["-m", "benchmarks.overhead.worker", measure, variant, *more], around=around)
+
+
+def run_python(arguments: Sequence[str], *, around: Sequence[str] = ()) -> Any:
+    """Run a fresh Python to its end; the JSON of its last line."""
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=ROOT, env=_environment(), timeout=TIMEOUT_S
+        [*around, sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env=_environment(),
+        timeout=TIMEOUT_S,
     )
     if done.returncode:
-        raise RuntimeError(f"{measure} of {variant} ended with code {done.returncode}:\n{done.stderr[-3000:]}")
+        raise RuntimeError(f"{arguments[1:]} ended with code {done.returncode}:\n{done.stderr[-3000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -2,59 +2,129 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from benchmarks.overhead.cost import Cost
+    from benchmarks.overhead.results import Import, Measured, Memory
+
+#: kInstr on the request's thread, everything on but the log line; what is pursued beyond them.
+PER_QUERY: Final = 8.0
+PER_REQUEST: Final = 71.0
+PURSUED_PER_QUERY: Final = 5.0
+PURSUED_PER_REQUEST: Final = 35.0
+PER_QUERY_TEXTS_DIFFER: Final = 14.0
+
+#: Of the instructions a query costs with OpenTelemetry or ddtrace.
+SHARE_OF_PEER: Final = 1 / 30
+
+#: Switched off, a request is handed on: one Python call and a look-up, in kInstr. A query costs nothing: this is
+#: what two runs of the bare application differ by.
+HANDED_ON: Final = 2.0
+NOTHING: Final = 0.05
+
+#: Microseconds with `sample_rate=0`, and of our part of a log line.
+SAMPLED_OUT_PER_QUERY_US: Final = 0.4
+SAMPLED_OUT_PER_REQUEST_US: Final = 5.0
+LOG_US: Final = 3.0
+
+IMPORT_MS: Final = 40.0
+IMPORT_MIB: Final = 3.0
+
+#: MiB that resident memory may differ by between a third of the requests and their end: windows of stats begin.
+GROWTH_MIB: Final = 1.0
 
 
-@dataclass(frozen=True)
-class Promise:
-    """A number that may not be larger than its limit."""
+class Promise(msgspec.Struct, frozen=True):
+    """A number that may not be larger than its limit.
+
+    Attributes:
+        pursued: A smaller number that is worked towards.
+        beside: The same of the floor, in the same run.
+
+    """
 
     name: str
     measured: float
     limit: float
     unit: str
+    pursued: float | None = None
+    beside: float | None = None
 
     @property
     def kept(self) -> bool:
         return self.measured <= self.limit
 
 
-#: kInstr per query and per request, and the stretch beyond the gate.
-PER_QUERY, PER_REQUEST = 8.0, 71.0
-STRETCH_PER_QUERY, STRETCH_PER_REQUEST = 5.0, 35.0
-PER_QUERY_TEXTS_DIFFER = 14.0
+def promises(measured: Mapping[str, Measured], memory: Memory | None) -> list[Promise]:
+    """Every promise that this run has measured something for."""
+    instructions = {name: one.instructions for name, one in measured.items() if one.instructions is not None}
+    us = {name: one.us for name, one in measured.items() if one.us is not None}
+    imported = {name: one.imported for name, one in measured.items() if one.imported is not None}
+    return [
+        *_of_instructions(instructions),
+        *_of_peers(instructions),
+        *_of_times(us),
+        *_of_imports(imported),
+        *_of_memory(memory),
+    ]
 
-#: What handing a request on may take where everything is switched off: one Python call.
-PASSED_ON = 1.0
 
-#: Of the instructions a query costs with OpenTelemetry or ddtrace.
-SHARE_OF_PEER = 1 / 30
+def _of_instructions(costs: Mapping[str, Cost]) -> Iterator[Promise]:
+    floor, ours = costs.get("floor-full"), costs.get("ours")
+    if ours:
+        beside = _kilo(floor, "per_query")
+        yield Promise("per query", ours.per_query / 1000, PER_QUERY, "kInstr", PURSUED_PER_QUERY, beside)
+        for name, what in (("per request", "per_request"), ("per request with an N+1 found", "with_finding")):
+            measured, beside = getattr(ours, what) / 1000, _kilo(floor, what)
+            yield Promise(name, measured, PER_REQUEST, "kInstr", PURSUED_PER_REQUEST, beside)
+    if texts := costs.get("ours-texts"):
+        beside = _kilo(costs.get("floor-texts"), "per_query")
+        name = "per query, every text different"
+        yield Promise(name, texts.per_query / 1000, PER_QUERY_TEXTS_DIFFER, "kInstr", beside=beside)
+        yield Promise("per request, every text different", texts.per_request / 1000, PER_REQUEST, "kInstr")
+    if disabled := costs.get("ours-disabled"):
+        yield Promise("per query, enabled=False", disabled.per_query / 1000, NOTHING, "kInstr")
+        yield Promise("per request, enabled=False", disabled.per_request / 1000, HANDED_ON, "kInstr")
 
 
-def of_instructions(costs: Mapping[str, Cost]) -> list[Promise]:
-    """The promises about instructions, as far as their variants were counted. `costs` are in instructions."""
-    promises: list[Promise] = []
+def _of_peers(costs: Mapping[str, Cost]) -> Iterator[Promise]:
+    for peer, name in (("otel", "OpenTelemetry"), ("ddtrace", "ddtrace")):
+        if peer in costs and "ours" in costs:
+            limit = costs[peer].per_query * SHARE_OF_PEER / 1000
+            yield Promise(f"per query, 1/30 of {name}", costs["ours"].per_query / 1000, limit, "kInstr")
 
-    def promise(variant: str, what: str, limit: float, name: str) -> None:
-        if variant in costs:
-            promises.append(Promise(name, getattr(costs[variant], what) / 1000, limit, "kInstr"))
 
-    promise("ours", "per_query", PER_QUERY, "per query")
-    promise("ours", "per_request", PER_REQUEST, "per request")
-    promise("ours", "with_finding", PER_REQUEST, "per request, with an N+1 found")
-    promise("ours-texts", "per_query", PER_QUERY_TEXTS_DIFFER, "per query, every text different")
-    promise("ours-texts", "per_request", PER_REQUEST, "per request, every text different")
-    promise("ours-disabled", "per_query", 0.0, "per query, enabled=False")
-    promise("ours-disabled", "per_request", PASSED_ON, "per request, enabled=False")
-    if "ours" in costs:
-        for peer in ("otel", "ddtrace"):
-            if peer in costs:
-                limit = costs[peer].per_query / 1000 * SHARE_OF_PEER
-                promises.append(Promise(f"per query, 1/30 of {peer}", costs["ours"].per_query / 1000, limit, "kInstr"))
-    return promises
+def _of_times(us: Mapping[str, Cost]) -> Iterator[Promise]:
+    floor = us.get("floor-clocks")
+    if sampled_out := us.get("ours-sample-0"):
+        for name, what, limit in (
+            ("per query, sample_rate=0", "per_query", SAMPLED_OUT_PER_QUERY_US),
+            ("per request, sample_rate=0", "per_request", SAMPLED_OUT_PER_REQUEST_US),
+        ):
+            beside = getattr(floor, what) if floor else None
+            yield Promise(name, getattr(sampled_out, what), limit, "µs", beside=beside)
+    if {"ours", "ours-log", "direct-log"} <= us.keys():
+        direct = us["direct-log"].per_request
+        added = us["ours-log"].per_request - us["ours"].per_request - direct
+        yield Promise("a log line, beyond a direct call", added, LOG_US, "µs", beside=direct)
+
+
+def _of_imports(imported: Mapping[str, Import]) -> Iterator[Promise]:
+    if ours := imported.get("ours"):
+        yield Promise("import of the door, time", ours.ms, IMPORT_MS, "ms")
+        yield Promise("import of the door, memory", ours.mib, IMPORT_MIB, "MiB")
+
+
+def _of_memory(memory: Memory | None) -> Iterator[Promise]:
+    if memory is not None:
+        grown = memory.at_end_mib - memory.after_third_mib
+        yield Promise(f"memory grown in {memory.requests * 2 // 3:,} requests", grown, GROWTH_MIB, "MiB")
+
+
+def _kilo(cost: Cost | None, what: str) -> float | None:
+    return None if cost is None else getattr(cost, what) / 1000

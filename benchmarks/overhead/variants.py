@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Variant:
     """One way of watching one application.
 
@@ -18,6 +18,7 @@ class Variant:
         driver: See `databases`.
         texts_differ: Every statement has a text of its own.
         options: Keywords of the function.
+        imports: The modules that an application imports to be watched so.
 
     """
 
@@ -28,6 +29,7 @@ class Variant:
     driver: str = "pymysql"
     texts_differ: bool = False
     options: dict[str, Any] = field(default_factory=dict)
+    imports: tuple[str, ...] = ()
 
     @property
     def setting(self) -> tuple[str, str, bool]:
@@ -43,7 +45,7 @@ class Variant:
 _HERE = "benchmarks.overhead"
 _OURS, _FLOOR, _OTEL = f"{_HERE}.ours:wrap", f"{_HERE}.floor:wrap", f"{_HERE}.peers.opentelemetry:wrap"
 
-_FLOOR_VARIANTS = (
+FLOOR = (
     Variant("floor-clocks", "two clock reads and an append", _FLOOR, options={"level": "clocks"}),
     Variant("floor-fingerprint", "+ fingerprint", _FLOOR, options={"level": "fingerprint"}),
     Variant("floor-caller", "+ caller", _FLOOR, options={"level": "caller"}),
@@ -51,8 +53,8 @@ _FLOOR_VARIANTS = (
     Variant("floor-texts", "full, every text different", _FLOOR, texts_differ=True, options={"level": "full"}),
 )
 
-_OUR_VARIANTS = (
-    Variant("ours", "perf-middleware", _OURS),
+OURS = (
+    Variant("ours", "perf-middleware", _OURS, imports=("perf_middleware.wsgi",)),
     Variant("ours-no-callers", "callers off", _OURS, options={"capture_callers": False}),
     Variant("ours-no-detectors", "detectors off", _OURS, options={"detectors": []}),
     Variant("ours-sample-0", "sample_rate=0", _OURS, options={"sample_rate": 0.0}),
@@ -64,19 +66,42 @@ _OUR_VARIANTS = (
     Variant("direct-log", "bare, one such line logged directly", f"{_HERE}.logs:direct"),
 )
 
-_PEERS = (
-    Variant("otel", "OpenTelemetry wsgi + pymysql", _OTEL),
+PEERS = (
+    Variant(
+        "otel",
+        "OpenTelemetry wsgi + pymysql",
+        _OTEL,
+        imports=(
+            "opentelemetry.sdk.trace.export",
+            "opentelemetry.instrumentation.wsgi",
+            "opentelemetry.instrumentation.pymysql",
+        ),
+    ),
     Variant("otel-unsampled", "OpenTelemetry, sampled out", _OTEL, options={"sampled": False}),
-    Variant("ddtrace", "ddtrace", f"{_HERE}.peers.datadog:wrap"),
-    Variant("elastic-apm", "elastic-apm", f"{_HERE}.peers.elastic_apm:wrap"),
-    Variant("newrelic", "newrelic (developer mode)", f"{_HERE}.peers.new_relic:wrap"),
-    Variant("sentry", "sentry-sdk", f"{_HERE}.peers.sentry:wrap"),
-    Variant("queryspy", "queryspy", f"{_HERE}.peers.queryspy:wrap"),
-    Variant("werkzeug-profiler", "werkzeug ProfilerMiddleware", f"{_HERE}.peers.werkzeug_profiler:wrap"),
+    Variant(
+        "ddtrace",
+        "ddtrace",
+        f"{_HERE}.peers.datadog:wrap",
+        imports=("ddtrace.trace", "ddtrace.contrib.wsgi", "ddtrace.contrib.internal.pymysql.patch"),
+    ),
+    Variant("elastic-apm", "elastic-apm", f"{_HERE}.peers.elastic_apm:wrap", imports=("elasticapm",)),
+    Variant("newrelic", "newrelic (developer mode)", f"{_HERE}.peers.new_relic:wrap", imports=("newrelic.agent",)),
+    Variant(
+        "sentry", "sentry-sdk", f"{_HERE}.peers.sentry:wrap", imports=("sentry_sdk", "sentry_sdk.integrations.wsgi")
+    ),
+    Variant("queryspy", "queryspy", f"{_HERE}.peers.queryspy:wrap", imports=("queryspy.wsgi",)),
+    Variant(
+        "werkzeug-profiler",
+        "werkzeug ProfilerMiddleware",
+        f"{_HERE}.peers.werkzeug_profiler:wrap",
+        imports=("werkzeug.middleware.profiler",),
+    ),
 )
 
 
-def _trio(name: str, label: str, *, door: str = "wsgi", driver: str = "pymysql", otel: str = "pymysql") -> list[Variant]:
+def _trio(
+    name: str, label: str, *, door: str = "wsgi", driver: str = "pymysql", otel: str = "pymysql"
+) -> list[Variant]:
     """Bare, ours and OpenTelemetry behind one door, before one driver."""
     setting = {"door": door, "driver": driver}
     return [
@@ -86,14 +111,14 @@ def _trio(name: str, label: str, *, door: str = "wsgi", driver: str = "pymysql",
     ]
 
 
-_DOORS = (
+DOORS = (
     *_trio("asgi", "ASGI", door="asgi"),
     *_trio("flask", "Flask", door="flask"),
     *_trio("starlette", "Starlette", door="starlette"),
     *_trio("django", "Django", door="django"),
 )
 
-_DRIVERS = (
+DRIVERS = (
     *_trio("mariadb", "PyMySQL, MariaDB", driver="mariadb"),
     *_trio("sqlite3", "sqlite3", driver="sqlite3", otel="sqlite3"),
     *_trio("sqlalchemy", "SQLAlchemy, sqlite3", driver="sqlalchemy", otel="sqlite3"),
@@ -113,11 +138,11 @@ _DRIVERS = (
 _TABLE = (
     Variant("bare", "bare"),
     Variant("bare-texts", "bare, every text different", texts_differ=True),
-    *_FLOOR_VARIANTS,
-    *_OUR_VARIANTS,
-    *_PEERS,
-    *_DOORS,
-    *_DRIVERS,
+    *FLOOR,
+    *OURS,
+    *PEERS,
+    *DOORS,
+    *DRIVERS,
 )
 
 VARIANTS = {variant.name: variant for variant in _TABLE}

@@ -9,7 +9,9 @@ import gc
 import json
 import os
 import sys
+from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from statistics import median
 from time import process_time_ns
 
@@ -21,16 +23,16 @@ from benchmarks.overhead.workload import QUERIES, Workload
 #: Requests of the two batches whose difference is counted: what they share (the call, the marks) cancels out.
 INSTRUCTION_BATCHES = (10, 40)
 
-WARM_UP_REQUESTS = 40
-
-TIME_BATCHES, TIME_REQUESTS = 9, 20
+TIME_BATCHES = 9
 FEW = QUERIES[1]
+MEMORY_QUERIES = 50
 
 
 class Served:
     """A variant at work."""
 
     def __init__(self, variant: Variant) -> None:
+        self.variant = variant
         placeholder = databases.PLACEHOLDERS[variant.driver]
         self.workload = Workload(
             lambda: databases.connect(variant.driver), placeholder, texts_differ=variant.texts_differ
@@ -38,11 +40,11 @@ class Served:
         self.tool = wrap(variant, self.workload)
         self.serve = doors.server(variant.door, self.tool.app)
 
-    def warm_up(self, requests: int = WARM_UP_REQUESTS) -> None:
+    def warm_up(self) -> None:
         """Let caches fill, and take what is there by now out of the garbage collector's sight, for all alike."""
         for queries in QUERIES:
             self.workload.queries = queries
-            self.serve(requests)
+            self.serve(2 * requests_in_batch(self.variant))
         self.tool.settle()
         gc.collect()
         gc.freeze()
@@ -79,6 +81,7 @@ def time(variant: Variant) -> dict[int, float]:
     """Microseconds of process CPU time of one request, by queries a request: the median of interleaved batches."""
     served = Served(variant)
     served.warm_up()
+    requests = requests_in_batch(variant)
     batches: dict[int, list[float]] = {queries: [] for queries in QUERIES}
     for _ in range(TIME_BATCHES):
         for queries, times in batches.items():
@@ -86,9 +89,14 @@ def time(variant: Variant) -> dict[int, float]:
             served.tool.settle()
             gc.collect()
             start_ns = process_time_ns()
-            served.serve(TIME_REQUESTS)
-            times.append((process_time_ns() - start_ns) / TIME_REQUESTS / 1000)
+            served.serve(requests)
+            times.append((process_time_ns() - start_ns) / requests / 1000)
     return {queries: median(times) for queries, times in batches.items()}
+
+
+def requests_in_batch(variant: Variant) -> int:
+    """Requests timed at once; fewer of those that take milliseconds."""
+    return 4 if variant.driver == "django" else 20
 
 
 def sees(variant: Variant) -> int | None:
@@ -103,6 +111,29 @@ def sees(variant: Variant) -> int | None:
     return count
 
 
+def memory(variant: Variant, requests: str) -> dict[str, float]:
+    """MiB of resident memory after a third of the requests and at the end, with the background thread at work."""
+    total = int(requests)
+    served = Served(replace(variant, options=variant.options | {"flush_interval_s": 1.0}))
+    served.workload.queries = MEMORY_QUERIES
+    served.serve(total // 3)
+    after_third_mib = _resident_mib()
+    served.serve(total - total // 3)
+    at_end_mib = _resident_mib()
+    return {
+        "requests": total,
+        "queries": MEMORY_QUERIES,
+        "after_third_mib": after_third_mib,
+        "at_end_mib": at_end_mib,
+    }
+
+
+def _resident_mib() -> float:
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
 def _by_name(headers: list[tuple[str | bytes, str | bytes]]) -> dict[str, str]:
     texts = [[part.decode() if isinstance(part, bytes) else part for part in header] for header in headers]
     return {name.lower(): value for name, value in texts}
@@ -113,12 +144,12 @@ def mark() -> None:
     os.ctermid()
 
 
-MEASURES = {"instructions": instructions, "time": time, "sees": sees}
+MEASURES = {"instructions": instructions, "time": time, "sees": sees, "memory": memory}
 
 
 def main() -> None:
-    measure, name = sys.argv[1:3]
-    result = MEASURES[measure](VARIANTS[name])
+    measure, name, *more = sys.argv[1:]
+    result = MEASURES[measure](VARIANTS[name], *more)
     print("\n" + json.dumps(result), flush=True)
     os._exit(0)  # what a tool does at the end of its process is not measured
 

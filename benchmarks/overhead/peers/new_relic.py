@@ -24,19 +24,16 @@ if TYPE_CHECKING:
 def wrap(_: str, build: Callable[[], Any]) -> Tool:
     newrelic.agent.initialize()
     newrelic.agent.register_application(timeout=60.0)
-    queries = [0]
+    last: list[Any] = []
     record = Application.record_transaction
 
     def record_transaction(self: Any, data: Any) -> Any:
-        queries[0] = _queries(data.root)
+        last[:] = [data]
         return record(self, data)
 
-    def seen(_: object) -> int:
-        return queries[0]
-
-    if os.environ.get("OVERHEAD_SEES"):
-        Application.record_transaction = record_transaction
-    return Tool(newrelic.agent.WSGIApplicationWrapper(build()), seen=seen)
+    Application.record_transaction = record_transaction
+    app = newrelic.agent.WSGIApplicationWrapper(build())
+    return Tool(app, seen=lambda _: _queries(last[0].root))
 
 
 def _queries(node: Any) -> int:

@@ -1,0 +1,126 @@
+"""All measurements of a run, in order, with a bar on the terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from random import Random
+from typing import TYPE_CHECKING
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from benchmarks.overhead import callgrind, databases, importing, ours
+from benchmarks.overhead.cost import cost, median_cost
+from benchmarks.overhead.processes import run_worker
+from benchmarks.overhead.results import Measured, Memory, Results
+from benchmarks.overhead.variants import VARIANTS
+from benchmarks.overhead.worker import TIME_BATCHES, requests_in_batch
+from perf_middleware.cli.demo import servers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rich.console import Console
+
+    from benchmarks.overhead.plan import Plan
+    from benchmarks.overhead.variants import Variant
+
+_Times = dict[int, float]
+
+
+class Measuring:
+    """One run of a plan."""
+
+    def __init__(self, plan: Plan, results: Results, console: Console) -> None:
+        self.plan, self.results = plan, results
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self.progress = Progress(*columns, console=console)
+
+    def run(self) -> None:
+        """Measure everything that is planned."""
+        plan = self.plan
+        with ExitStack() as stack:
+            stack.enter_context(_servers([*plan.timed, *plan.counted]))
+            stack.enter_context(self.progress)
+            self._see(plan.sees)
+            self._import(plan.imported)
+            self._count(plan.counted)
+            self._time(plan.timed)
+            if plan.memory_requests:
+                self._remember(plan.memory_requests)
+
+    def _of(self, name: str) -> Measured:
+        return self.results.measured.setdefault(name, Measured())
+
+    def _see(self, variants: Sequence[Variant]) -> None:
+        task = self.progress.add_task("queries seen", total=len(variants))
+        for variant in variants:
+            self._of(variant.name).sees = run_worker("sees", variant.name)
+            self.progress.advance(task)
+
+    def _import(self, variants: Sequence[Variant]) -> None:
+        rounds = self.plan.import_rounds if variants else 0
+        task = self.progress.add_task("imports", total=len(variants) * (rounds + 1))
+        for name, imported in importing.measure(variants, rounds, lambda: self.progress.advance(task)).items():
+            self._of(name).imported = imported
+        self.results.run.import_rounds = rounds
+
+    def _count(self, variants: Sequence[Variant]) -> None:
+        """Counts do not depend on the load, so as many at a time as there are cores."""
+        names = [variant.name for variant in _with_bare(variants)]
+        task = self.progress.add_task("instructions", total=len(names))
+
+        def count(name: str) -> tuple[_Times, _Times]:
+            counted = callgrind.count(name)
+            self.progress.advance(task)
+            return counted
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            counts = dict(zip(names, pool.map(count, names), strict=True))
+        for variant in variants:
+            on_request, in_background = counts[variant.name]
+            measured = self._of(variant.name)
+            measured.instructions = cost(on_request, counts[variant.bare][0])
+            measured.folding = cost(in_background, counts[variant.bare][1])
+
+    def _time(self, variants: Sequence[Variant]) -> None:
+        """One process at a time, each round in an order of its own."""
+        names = [variant.name for variant in _with_bare(variants)]
+        rounds: list[dict[str, _Times]] = []
+        task = self.progress.add_task("CPU time", total=len(names) * self.plan.rounds)
+        for number in range(self.plan.rounds if names else 0):
+            times: dict[str, _Times] = {}
+            for name in Random(number).sample(names, len(names)):
+                times[name] = {int(queries): us for queries, us in run_worker("time", name).items()}
+                self.progress.advance(task)
+            rounds.append(times)
+        for variant in variants:
+            measured = self._of(variant.name)
+            measured.us = median_cost([(times[variant.name], times[variant.bare]) for times in rounds])
+            measured.timed_requests = TIME_BATCHES * requests_in_batch(variant) * len(rounds)
+        self.results.run.rounds = len(rounds)
+
+    def _remember(self, requests: int) -> None:
+        task = self.progress.add_task(f"memory, {requests:,} requests", total=1)
+        self.results.memory = Memory(**run_worker("memory", "ours", str(requests)))
+        self.progress.advance(task)
+
+
+def _with_bare(variants: Sequence[Variant]) -> list[Variant]:
+    """The variants, and the bare application of each."""
+    return list(dict.fromkeys([*(VARIANTS[variant.bare] for variant in variants), *variants]))
+
+
+@contextmanager
+def _servers(variants: Sequence[Variant]) -> Iterator[None]:
+    """Private servers for the variants that need one; the workers find them in the environment."""
+    with ExitStack() as stack:
+        if any(variant.driver == "mariadb" for variant in variants):
+            server = stack.enter_context(servers.mariadb())
+            reach = {"host": server.host, "port": server.port, "user": server.user, "password": server.password}
+            os.environ[databases.MARIADB_ENVIRONMENT] = json.dumps(reach | {"database": server.database})
+        if any(variant.options.get("store") == "redis" for variant in variants):
+            os.environ[ours.VALKEY_ENVIRONMENT] = stack.enter_context(servers.valkey())
+        yield
