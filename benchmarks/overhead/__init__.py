@@ -1,1 +1,1 @@
-"""What watching costs: ours beside a bare application, a hand-written floor and the peers. `scripts/overhead` runs it."""
+"""What watching costs: ours, a hand-written floor and the peers, above a bare application. See docs/overhead.md."""

@@ -42,7 +42,7 @@ class Measuring:
         """Measure everything that is planned."""
         plan = self.plan
         with ExitStack() as stack:
-            stack.enter_context(_servers([*plan.timed, *plan.counted]))
+            stack.enter_context(_servers([*plan.sees, *plan.counted, *plan.timed]))
             stack.enter_context(self.progress)
             self._see(plan.sees)
             self._import(plan.imported)
@@ -117,10 +117,11 @@ def _with_bare(variants: Sequence[Variant]) -> list[Variant]:
 def _servers(variants: Sequence[Variant]) -> Iterator[None]:
     """Private servers for the variants that need one; the workers find them in the environment."""
     with ExitStack() as stack:
-        if any(variant.driver == "mariadb" for variant in variants):
+        needed = {variant.server for variant in variants}
+        if "mariadb" in needed:
             server = stack.enter_context(servers.mariadb())
             reach = {"host": server.host, "port": server.port, "user": server.user, "password": server.password}
             os.environ[databases.MARIADB_ENVIRONMENT] = json.dumps(reach | {"database": server.database})
-        if any(variant.options.get("store") == "redis" for variant in variants):
+        if "valkey" in needed:
             os.environ[ours.VALKEY_ENVIRONMENT] = stack.enter_context(servers.valkey())
         yield

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.overhead.cost import Cost
-from benchmarks.overhead.promises import Promise
+from benchmarks.overhead.cost import Cost  # noqa: TC001 - msgspec reads the annotations
+from benchmarks.overhead.promises import Promise  # noqa: TC001 - likewise
 
 _PACKAGES = (
     "perf-middleware",

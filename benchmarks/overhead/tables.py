@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchmarks.overhead import variants
-from benchmarks.overhead.promises import Promise
-from benchmarks.overhead.results import Measured
 from benchmarks.overhead.variants import VARIANTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from benchmarks.overhead.cost import Cost
-    from benchmarks.overhead.results import Results
+    from benchmarks.overhead.promises import Promise
+    from benchmarks.overhead.results import Measured, Results
     from benchmarks.overhead.variants import Variant
 
 _COLUMNS = ("µs/query", "µs/request", "kInstr/query", "kInstr/request", "with N+1")
@@ -56,7 +55,7 @@ def against_peers(results: Results) -> Table:
             sees = "functions" if measured.sees is None else str(measured.sees)
             imported = measured.imported
             import_ = "" if imported is None else f"{imported.ms:,.0f} / {imported.mib:,.0f}"
-            rows.append([_label(variant), sees, *_cells(measured), import_])
+            rows.append([variant.label, sees, *_cells(measured), import_])
     return Table("Beside the peers", ("", "sees of 10", *_COLUMNS, "import ms / MiB"), rows)
 
 
@@ -81,7 +80,7 @@ def _options(results: Results) -> Table:
     for variant in variants.OURS:
         measured = results.measured.get(variant.name)
         if measured is not None:
-            rows.append([_label(variant), *_cells(measured), *_folding(measured.folding)])
+            rows.append([variant.label, *_cells(measured), *_folding(measured.folding)])
     return Table("Options", ("", *_COLUMNS, "background kInstr/query", "and /request"), rows)
 
 
@@ -96,11 +95,7 @@ def _memory(results: Results) -> Table:
 
 def _cost_rows(results: Results, shown: Iterable[Variant]) -> list[list[str]]:
     known = [variant for variant in shown if variant.name in results.measured]
-    return [[_label(variant), *_cells(results.measured[variant.name])] for variant in known]
-
-
-def _label(variant: Variant) -> str:
-    return variant.label
+    return [[variant.label, *_cells(results.measured[variant.name])] for variant in known]
 
 
 def _cells(measured: Measured) -> list[str]:

@@ -37,6 +37,13 @@ class Variant:
         return self.door, self.driver, self.texts_differ
 
     @property
+    def server(self) -> str | None:
+        """The server of the benchmark's own that it needs: "mariadb" or "valkey"."""
+        if self.driver == "mariadb":
+            return "mariadb"
+        return "valkey" if self.options.get("store") == "redis" else None
+
+    @property
     def bare(self) -> str:
         """Name of that bare application."""
         return BARE[self.setting]

@@ -12,8 +12,10 @@ import sys
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from socket import SOCK_STREAM
 from statistics import median
 from time import process_time_ns
+from typing import Any
 
 from benchmarks.overhead import databases, doors
 from benchmarks.overhead.tool import Tool
@@ -100,15 +102,30 @@ def requests_in_batch(variant: Variant) -> int:
 
 
 def sees(variant: Variant) -> int | None:
-    """How many of ten queries the tool noticed."""
+    """How many of ten queries the tool noticed, while nothing but a server of the benchmark's own was contacted."""
+    contacted = _contacted()
     served = Served(variant)
     seen = served.tool.seen
-    if seen is None:
-        return None
+    count = None
     for queries in (0, FEW):  # the first request connects
         served.workload.queries = queries
-        count = seen(_by_name(served.serve(1)))
+        headers = _by_name(served.serve(1))
+        count = seen(headers) if seen else None
+    if contacted and variant.server is None:
+        raise RuntimeError(f"{variant.name} opened connections: {contacted}")
     return count
+
+
+def _contacted() -> list[str]:
+    """Fills with the addresses that Python connects to from here on; a datagram socket sends nothing by connecting."""
+    addresses: list[str] = []
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "socket.connect" and arguments[0].type == SOCK_STREAM:
+            addresses.append(str(arguments[1]))
+
+    sys.addaudithook(hook)
+    return addresses
 
 
 def memory(variant: Variant, requests: str) -> dict[str, float]:

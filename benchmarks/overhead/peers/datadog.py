@@ -13,12 +13,12 @@ os.environ |= {
     "DD_TRACE_AGENT_URL": "unix:///nowhere",
 }
 
-from ddtrace import patch  # noqa: E402 - it reads the environment when it is imported
-from ddtrace.contrib.wsgi import DDWSGIMiddleware  # noqa: E402
-from ddtrace.internal.writer import TraceWriter  # noqa: E402
-from ddtrace.trace import tracer  # noqa: E402
+from ddtrace import patch
+from ddtrace.contrib.wsgi import DDWSGIMiddleware
+from ddtrace.internal.writer import TraceWriter
+from ddtrace.trace import tracer
 
-from benchmarks.overhead.tool import Tool  # noqa: E402
+from benchmarks.overhead.tool import Tool
 
 if TYPE_CHECKING:
     from collections.abc import Callable

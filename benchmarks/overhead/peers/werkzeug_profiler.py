@@ -14,4 +14,4 @@ if TYPE_CHECKING:
 
 
 def wrap(_: str, build: Callable[[], Any]) -> Tool:
-    return Tool(ProfilerMiddleware(build(), stream=Path("/dev/null").open("w")))  # noqa: SIM115 - open until the end
+    return Tool(ProfilerMiddleware(build(), stream=Path("/dev/null").open("w")))
