@@ -57,7 +57,7 @@ class Measured(msgspec.Struct):
     """What was measured of one variant; None where it was not.
 
     Attributes:
-        sees: Of ten queries, how many the tool noticed; None when it does not tell queries.
+        sees: Of ten queries, how many the tool noticed; "functions" when it does not tell queries.
         us: Microseconds of CPU time, median over rounds.
         timed_requests: In all rounds, for each number of queries.
         instructions: Counted on the request's thread.
@@ -66,7 +66,7 @@ class Measured(msgspec.Struct):
 
     """
 
-    sees: int | None = None
+    sees: int | str | None = None
     us: Cost | None = None
     timed_requests: int = 0
     instructions: Cost | None = None

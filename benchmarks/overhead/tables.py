@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from benchmarks.overhead.results import Measured, Results
     from benchmarks.overhead.variants import Variant
 
-_COLUMNS = ("µs/query", "µs/request", "kInstr/query", "kInstr/request", "with N+1")
+_COLUMNS = ("µs/query", "µs/request", "kInstr/query", "kInstr/request", "with an N+1")
 _UNKNOWN = ""
 
 
@@ -52,7 +52,7 @@ def against_peers(results: Results) -> Table:
     for variant in (VARIANTS["floor-full"], VARIANTS["ours"], *variants.PEERS):
         measured = results.measured.get(variant.name)
         if measured is not None:
-            sees = "functions" if measured.sees is None else str(measured.sees)
+            sees = _UNKNOWN if measured.sees is None else str(measured.sees)
             imported = measured.imported
             import_ = "" if imported is None else f"{imported.ms:,.0f} / {imported.mib:,.0f}"
             rows.append([variant.label, sees, *_cells(measured), import_])
@@ -81,7 +81,7 @@ def _options(results: Results) -> Table:
         measured = results.measured.get(variant.name)
         if measured is not None:
             rows.append([variant.label, *_cells(measured), *_folding(measured.folding)])
-    return Table("Options", ("", *_COLUMNS, "background kInstr/query", "and /request"), rows)
+    return Table("Options", ("", *_COLUMNS, "background kInstr/query", "/request"), rows)
 
 
 def _memory(results: Results) -> Table:

@@ -1,4 +1,4 @@
-"""The arithmetic, the judgement and the command line of `benchmarks/overhead`; what is measured is not asserted here."""
+"""Arithmetic, judgement and command line of `benchmarks/overhead`; what it measures is not asserted here."""
 
 from __future__ import annotations
 
