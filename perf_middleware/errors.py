@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from contextlib import suppress
 from typing import Final
 
 logger = logging.getLogger("perf_middleware")
@@ -44,4 +45,5 @@ def fault(place: str, error: Exception) -> None:
     if _last_logged is not None and now - _last_logged < FAULT_LOG_INTERVAL_S:
         return
     _last_logged = now
-    logger.warning("perf.fault place=%s error=%s total=%d", place, type(error).__name__, faults.total())
+    with suppress(Exception):  # a handler of the application's that raises has the last word nowhere
+        logger.warning("perf.fault place=%s error=%s total=%d", place, type(error).__name__, faults.total())

@@ -44,17 +44,17 @@ def render(profile: Profile, level: str, elapsed_ms: float) -> list[tuple[str, s
     if level == "off":
         return []
     plural = "query" if profile.query_count == 1 else "queries"
-    timing = [
-        f"total;dur={elapsed_ms:.1f}",
-        f'db;dur={profile.db_ms:.1f};desc="{profile.query_count} {plural}"',
-        f"app;dur={max(0.0, elapsed_ms - profile.db_ms):.1f}",
-        f"perf;dur={profile.own_ms or 0.0:.3f}",
-    ]
+    db_ms, count = profile.db_ms, profile.query_count
+    app_ms = elapsed_ms - db_ms if elapsed_ms > db_ms else 0.0
+    timing = (
+        f'total;dur={elapsed_ms:.1f}, db;dur={db_ms:.1f};desc="{count} {plural}", app;dur={app_ms:.1f}, '
+        f"perf;dur={profile.own_ms or 0.0:.3f}"
+    )
     pairs = [
-        ("Server-Timing", ", ".join(timing)),
+        ("Server-Timing", timing),
         ("X-Perf-Id", profile.id),
-        ("X-Perf-Queries", str(profile.query_count)),
-        ("X-Perf-Query-Time", f"{profile.db_ms:.3f}"),
+        ("X-Perf-Queries", str(count)),
+        ("X-Perf-Query-Time", f"{db_ms:.3f}"),
     ]
     if level == "full" and profile.findings:
         room = MAX_BYTES - sum(len(name) + len(value) + 4 for name, value in pairs) - len("X-Perf-Findings") - 4

@@ -9,12 +9,13 @@ import os
 import threading
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from random import Random
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from perf_middleware import collector, detectors, headers
-from perf_middleware.collector.context import Capture, current
+from perf_middleware.collector.context import SUPPRESSED, Capture, current
 from perf_middleware.errors import OptionError, fault
 from perf_middleware.record import Profile
 from perf_middleware.settings import HEADER_LEVELS, Settings, check_names, load
@@ -50,8 +51,7 @@ class Pipeline:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        check_names("detectors", settings.detectors or (), detectors.names())
-        check_names("thresholds", tuple(settings.thresholds or ()), detectors.names())
+        self._plan = detectors.plan(settings.detectors, settings.thresholds)
         check_names("drivers", settings.drivers or (), collector.known())
         self.rolling = Rolling(
             settings.store,
@@ -90,7 +90,7 @@ class Pipeline:
         method: str | None = None,
         headers_in: Mapping[str, str | None] | None = None,
     ) -> Capture | None:
-        """Open a profile; None when that failed.
+        """Open a profile; None when that failed, and for what a sink does.
 
         `headers_in` are the request's own ids by lower-case header name.
         """
@@ -134,7 +134,7 @@ class Pipeline:
         truncated: bool = False,
     ) -> None:
         """Close the profile, detect, and hand it to the sinks; a second call does nothing."""
-        token = current.set(None)  # queries of a sink are nobody's
+        token = current.set(SUPPRESSED)  # queries of a sink are nobody's, and its blocks no profiles
         try:
             self._finish(capture, status, error, truncated=truncated)
         except Exception as ours:  # noqa: BLE001
@@ -157,10 +157,12 @@ class Pipeline:
                 raise OptionError(f"headers: the function returned {type(level).__name__}, not one of {HEADER_LEVELS}")
         return str(level)
 
-    def _begin(self, kind: str, name: str, method: str | None, headers_in: Mapping[str, str | None]) -> Capture:
+    def _begin(self, kind: str, name: str, method: str | None, headers_in: Mapping[str, str | None]) -> Capture | None:
         start_ns = perf_counter_ns()
         settings = self.settings
         parent = current.get()
+        if parent is SUPPRESSED:
+            return None
         around = parent.profile if parent is not None else None
         if parent is None or around is None:
             parent = None
@@ -168,17 +170,17 @@ class Pipeline:
             weight = 1.0 / settings.sample_rate if sampled else 1.0
         else:
             sampled, weight = parent.detailed, around.weight
-        trace_id, span_id = headers.traceparent(headers_in.get("traceparent"))
-        given = headers.client_id(headers_in.get("x-perf-id")) or headers.client_id(headers_in.get("x-request-id"))
+        given = trace_id = span_id = None
+        if headers_in:
+            trace_id, span_id = headers.traceparent(headers_in.get("traceparent"))
+            given = headers.client_id(headers_in.get("x-perf-id")) or headers.client_id(headers_in.get("x-request-id"))
         profile = Profile(
             id=given or f"{_chance.getrandbits(64):016x}",
             kind=kind,
             name=name,
             service=settings.service,
             method=None if method is None else method if method in METHODS else "_OTHER",
-            started_at=datetime.fromtimestamp(time.time(), UTC)
-            .isoformat(timespec="milliseconds")
-            .replace("+00:00", "Z"),
+            started_at=_rfc3339(time.time()),
             trace_id=trace_id,
             span_id=span_id,
             weight=weight,
@@ -212,9 +214,11 @@ class Pipeline:
             profile.queries = reading.queries(capture)
         if not capture.detailed or capture.detected == reading.query_count:
             return
+        if not reading.query_count and not self._wants_rows:  # ours ask about queries only
+            return
         capture.detected = reading.query_count
         try:
-            profile.findings = detectors.analyze(profile, self.settings.detectors, self.settings.thresholds)
+            profile.findings = detectors.find(profile, self._plan)
         except Exception as error:  # noqa: BLE001 - what was measured is still told
             fault("analyze", error)
 
@@ -268,6 +272,16 @@ class Pipeline:
             return OTHER
         self._names.add(name)
         return name
+
+
+def _rfc3339(at_s: float) -> str:
+    second, ms = divmod(int(at_s * 1000), 1000)
+    return f"{_to_the_second(second)}.{ms:03d}Z"
+
+
+@lru_cache(maxsize=2)
+def _to_the_second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def configure(settings: Settings) -> Pipeline | None:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 _MARK = "perf_middleware.capture"
 
 
+_IDS = {"HTTP_TRACEPARENT": "traceparent", "HTTP_X_REQUEST_ID": "x-request-id", "HTTP_X_PERF_ID": "x-perf-id"}
+
+
 class PerfMiddleware:
     """Wraps a WSGI application; the options are those of `perf_middleware.settings.Settings`.
 
@@ -48,15 +51,8 @@ class PerfMiddleware:
         pipeline, outer = self.pipeline, environ.get(_MARK)
         if pipeline is None or (outer is not None and outer.open):
             return self.app(environ, start_response)
-        capture = pipeline.begin(
-            "request",
-            method=environ.get("REQUEST_METHOD", ""),
-            headers_in={
-                "traceparent": environ.get("HTTP_TRACEPARENT"),
-                "x-request-id": environ.get("HTTP_X_REQUEST_ID"),
-                "x-perf-id": environ.get("HTTP_X_PERF_ID"),
-            },
-        )
+        method = environ.get("REQUEST_METHOD", "")
+        capture = pipeline.begin("request", method=method, headers_in=_ids(environ))
         if capture is None:
             return self.app(environ, start_response)
         environ[_MARK] = capture
@@ -234,6 +230,13 @@ class _Body:
         """A body dropped without `close` (against PEP 3333) still leaves its record, unless Python is shutting down."""
         if self._request is not None and not sys.is_finalizing():
             self._request.finish(None)
+
+
+def _ids(environ: dict[str, Any]) -> dict[str, str] | None:
+    """The request's own ids by header name; most requests have none."""
+    if environ.keys().isdisjoint(_IDS):
+        return None
+    return {name: environ[key] for key, name in _IDS.items() if key in environ}
 
 
 def _status_code(status: Any) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import subprocess
 import sys
@@ -10,8 +11,8 @@ from random import Random
 
 import pytest
 
+from perf_middleware import errors, profile
 from perf_middleware import pipeline as pipelines
-from perf_middleware import profile
 from perf_middleware.collector import status, unattributed
 from perf_middleware.errors import OptionError, faults
 from perf_middleware.wsgi import PerfMiddleware
@@ -223,8 +224,8 @@ def test_a_function_sees_the_request(profiled, query):
 
 def test_findings_are_made_again_only_when_queries_were_added(profiled, query, monkeypatch):
     made = []
-    analyze = pipelines.detectors.analyze
-    monkeypatch.setattr(pipelines.detectors, "analyze", lambda *args: made.append(1) or analyze(*args))
+    find = pipelines.detectors.find
+    monkeypatch.setattr(pipelines.detectors, "find", lambda *args: made.append(1) or find(*args))
 
     def streaming(environ, start_response):
         query(12)
@@ -241,6 +242,34 @@ def test_findings_are_made_again_only_when_queries_were_added(profiled, query, m
 
 
 # Faults of ours and of the sinks
+
+
+def test_a_sink_that_profiles_a_block_of_its_own_is_not_asked_about_that_block(profiled, query):
+    asked = []
+
+    def sink(finished):
+        asked.append(finished.kind)
+        with profile("write"):
+            query(1)
+
+    serve(profiled(PerfMiddleware, asking(query, 1), sinks=[sink, sink]))
+    assert asked == ["request", "request"]
+
+
+def test_a_logging_handler_that_raises_on_our_fault_harms_nobody(profiled, monkeypatch):
+    class Full(logging.Handler):
+        def emit(self, record):
+            raise OSError("disk full")
+
+    handler = Full()
+    logging.getLogger().addHandler(handler)
+    monkeypatch.setattr(errors, "_last_logged", None)
+    wrapped = profiled(PerfMiddleware, lambda environ, start_response: start_response("200 OK", [("A", "b")]) and [])
+    monkeypatch.setattr(wrapped.pipeline, "_begin", lambda *args: 1 / 0)
+    try:
+        assert list(wrapped({"REQUEST_METHOD": "GET"}, lambda *args: None) or []) == []
+    finally:
+        logging.getLogger().removeHandler(handler)
 
 
 def test_a_sink_that_raises_harms_neither_the_response_nor_the_other_sinks(profiled, query):

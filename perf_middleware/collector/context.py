@@ -14,13 +14,13 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from perf_middleware.collector.rows import EXTRA, WIDTH, Reading
+from perf_middleware.record import Profile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor, Future
 
     from perf_middleware.collector.rows import Facts, Row
-    from perf_middleware.record import Profile
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -194,6 +194,11 @@ class Capture:
 
 #: What is read of a profile that is over: nothing, and nothing is added to it.
 _EMPTY: Final = Reading([], 0, 0, 0)
+
+
+#: Current while a finished profile is handed to the sinks: what they ask of a database is nobody's.
+SUPPRESSED: Final = Capture(Profile(), keep=0, callers=False)
+SUPPRESSED.close()
 
 current: ContextVar[Capture | None] = ContextVar("perf_middleware_capture", default=None)
 

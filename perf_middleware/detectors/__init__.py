@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from perf_middleware.detectors import duplicate_query, n_plus_one, slow_query
 from perf_middleware.detectors.repeats import complete, forget
@@ -36,6 +36,9 @@ _OURS: Final[dict[str, Any]] = {
     "duplicate_query": duplicate_query,
     "slow_query": slow_query,
 }
+
+#: Kinds to look for, each with the threshold that was asked for.
+Plan: TypeAlias = "list[tuple[str, float | None]]"
 
 ENTRY_POINT_GROUP: Final = "perf_middleware.detectors"
 
@@ -68,22 +71,34 @@ def analyze(
         OptionError: When a kind does not exist. A detector that fails is counted as our own fault, not raised.
 
     """
+    return find(profile, plan(detectors, thresholds))
+
+
+def plan(detectors: Sequence[str] | None = None, thresholds: Mapping[str, float] | None = None) -> Plan:
+    """What `find` is to look for, made once for many profiles; the options are those of `analyze`."""
     chosen = names() if detectors is None else tuple(detectors)
     check_names("detectors", chosen, names())
     check_names("thresholds", tuple(thresholds or ()), names())
+    return [(name, (thresholds or {}).get(name)) for name in chosen]
+
+
+def find(profile: Profile, chosen: Plan) -> list[Finding]:
+    """Everything that is planned to be looked for, as `analyze` has it."""
     if not chosen:
         return []
     complete(profile)
     forget(profile)
     findings: list[Finding] = []
-    for name in chosen:
+    for name, wanted in chosen:
         try:
             detector = _detector(name)
-            threshold = (thresholds or {}).get(name, detector.DEFAULT)
+            threshold = detector.DEFAULT if wanted is None else wanted
             findings += [finding for finding in detector.detect(profile, threshold) if finding.severity in SEVERITIES]
         except Exception as error:  # noqa: BLE001 - a third party's detector, or ours, must not harm the request
             fault(f"detectors.{name}", error)
-    return sorted(findings, key=lambda finding: (-SEVERITIES.index(finding.severity), -finding.wasted_ms))
+    if len(findings) > 1:
+        findings.sort(key=lambda finding: (-SEVERITIES.index(finding.severity), -finding.wasted_ms))
+    return findings
 
 
 @cache

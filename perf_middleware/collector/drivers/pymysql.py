@@ -22,7 +22,7 @@ from perf_middleware.sql import parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FunctionType, ModuleType
+    from types import CodeType, FunctionType, ModuleType
 
     from perf_middleware.collector.context import Capture
     from perf_middleware.collector.patching import Patches
@@ -90,7 +90,8 @@ def _execute(original: Any, get: Get) -> FunctionType:  # noqa: C901 - on the ho
         target.busy = False
         try:
             status = connection.server_status
-            inside = status & 1 if status & 3 else _unsure(connection)  # _IN_TRANSACTION, _SURE
+            # With autocommit, and nothing open; the names of the bits would be looked up each time.
+            inside = 0 if status == 2 else status & 1 if status & 3 else _unsure(connection)  # noqa: PLR2004
             facts = capture.facts
             if rows == _STREAMING or facts is None or not capture.alone:
                 fetched = None
@@ -104,17 +105,17 @@ def _execute(original: Any, get: Get) -> FunctionType:  # noqa: C901 - on the ho
                     capture.text = query
                 else:
                     query = parse(query, target.system)
-            code, lasti, token = None, 0, None
             if capture.callers:
                 frame = _getframe(1)
-                code = frame.f_code
+                code: CodeType | None = frame.f_code
                 if code is target.code:
                     lasti = frame.f_lasti
                 else:
                     code, lasti = find_caller(2)
                     target.code = code
-            if args is not None and capture.detailed:
-                token = params_token(args)
+            else:
+                code, lasti = None, 0
+            token = params_token(args) if args is not None and capture.detailed else None
             facts += (query, start_ns, end_ns, target, token, code, lasti, rows, inside, None)
             if len(facts) >= capture.check_at:
                 capture.noted(facts)

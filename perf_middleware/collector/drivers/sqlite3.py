@@ -232,16 +232,20 @@ def _ending(connection: Any, patches: Patches, verb: str, end: Callable[..., Any
     target = connection.__dict__.get(_TARGET)
     if capture is None or target is None or not _in_transaction(connection):
         return end(*args)
+    extra, inside = None, False
     start_ns = perf_counter_ns()
     try:
-        result = end(*args)
+        return end(*args)
     except BaseException as error:
         extra = Extra(error=_error(error))
         inside = _in_transaction(connection)
-        note_query(capture, target, verb, None, start_ns, perf_counter_ns(), None, inside, extra)
         raise
-    note_query(capture, target, verb, None, start_ns, perf_counter_ns(), None, False, None)  # noqa: FBT003
-    return result
+    finally:
+        end_ns = perf_counter_ns()
+        try:
+            note_query(capture, target, verb, None, start_ns, end_ns, None, inside, extra)
+        except Exception as ours:  # noqa: BLE001 - a fault of ours is not the application's
+            fault("sqlite3", ours)
 
 
 def _note(  # noqa: PLR0917 - a row's facts, in its order
