@@ -35,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     only = _names(options.only, parser)
+    if options.write and (options.gate or options.quick or only):
+        parser.error("--write: the documents show a full run; without --gate, --quick and --only")
     try:
         results = _load(options.results) if options.results else _measure(options, only)
     except (ValgrindMissingError, ServerMissingError, OSError, msgspec.MsgspecError) as error:

@@ -74,5 +74,5 @@ def plan(*, gate: bool, quick: bool, only: Sequence[str], memory: bool) -> Plan:
         sees=[] if gate else [variant for variant in tools if variant in wanted],
         rounds=QUICK_ROUNDS if quick else ROUNDS,
         import_rounds=QUICK_ROUNDS if quick else IMPORT_ROUNDS,
-        memory_requests=MEMORY_REQUESTS if memory and not quick else 0,
+        memory_requests=MEMORY_REQUESTS if memory and not quick and VARIANTS["ours"] in wanted else 0,
     )

@@ -220,6 +220,15 @@ def test_an_unknown_variant_is_the_users_mistake_and_names_the_known(capsys):
     assert "'theirs'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("part", ["--gate", "--quick", "--only=ours"])
+def test_the_documents_are_not_refreshed_from_a_part_of_the_measurements(part, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command.main(["--write", part])
+
+    assert ended.value.code == 2
+    assert "full run" in capsys.readouterr().err
+
+
 def test_a_missing_valgrind_is_the_users_mistake_and_says_how_to_get_it(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
 
@@ -228,10 +237,11 @@ def test_a_missing_valgrind_is_the_users_mistake_and_says_how_to_get_it(monkeypa
 
 
 def test_only_narrows_what_a_mode_measures():
-    narrowed = plan(gate=True, quick=False, only=["ours", "ours-sample-0"], memory=False)
+    narrowed = plan(gate=True, quick=False, only=["otel", "ours-sample-0"], memory=True)
 
-    assert [variant.name for variant in narrowed.counted] == ["ours", "ours-sample-0"]
-    assert [variant.name for variant in narrowed.imported] == ["ours"]
+    assert [variant.name for variant in narrowed.counted] == ["otel", "ours-sample-0"]
+    assert [variant.name for variant in narrowed.timed] == ["ours-sample-0"]
+    assert [variant.name for variant in narrowed.imported] == ["otel"]
     assert narrowed.memory_requests == 0
 
 
