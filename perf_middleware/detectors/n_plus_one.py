@@ -14,6 +14,7 @@ https://docs.sqlalchemy.org/en/20/orm/queryguide/relationships.html
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from statistics import quantiles
 from typing import TYPE_CHECKING, Final
 
@@ -93,7 +94,7 @@ def _is_straight_line(repeat: Repeat) -> bool:
     if len(counts) < DEFAULT or None in counts:
         return False
     once = sum(count == 1 for count in counts.values())
-    return once >= DEFAULT and counts.total() - once < DEFAULT
+    return once >= DEFAULT and sum(counts.values()) - once < DEFAULT
 
 
 def _is_bulk(repeat: Repeat) -> bool:
@@ -189,7 +190,7 @@ def _finding(profile: Profile, repeat: Repeat, threshold: float, confidence: Con
         total_ms=repeat.total_ms,
         wasted_ms=wasted_ms,
         evidence=repeat.evidence(),
-        recommendation=_recommendation(repeat, column),
+        recommendation=_recommendation(statement.fingerprint, table(statement), len(statement.tables), column, caller),
     )
 
 
@@ -201,21 +202,22 @@ def _column(repeat: Repeat) -> str | None:
     return next(iter(keys[::-1] or columns or sorted(repeat.shape.bounded)), None)
 
 
-def _recommendation(repeat: Repeat, column: str | None) -> str:
-    name = table(repeat.statement)
-    where = f"before the loop{at(repeat.caller)}"
-    if column is None or column not in repeat.shape.pinned:
+@lru_cache(maxsize=1024)
+def _recommendation(fingerprint: str, name: str, tables: int, column: str | None, caller: str | None) -> str:
+    asked = shape(fingerprint)
+    where = f"before the loop{at(caller)}"
+    if column is None or column not in asked.pinned:
         return f"Read all of {name} that the loop needs in one statement {where}, then look up in memory."
-    joined = " ..." if len(repeat.statement.tables) > 1 else ""
+    joined = " ..." if tables > 1 else ""
     listed = f"FROM {name}{joined} WHERE {column} IN (...)"
-    if _test(repeat, column) == "like":
+    if next(condition.test for condition in asked.conditions if condition.column == column) == "like":
         return f"Ask {name} once for all patterns {where}: WHERE {column} LIKE ... OR {column} LIKE ..."
-    if repeat.shape.aggregate:
+    if asked.aggregate:
         return (
             f"Aggregate once {where}: SELECT {column}, ... {listed} GROUP BY {column}. "
             "Django: annotate(); SQLAlchemy: group_by()."
         )
-    if repeat.shape.sorted and repeat.shape.limit:
+    if asked.sorted and asked.limit:
         return (
             f"Rank once {where}: SELECT ..., ROW_NUMBER() OVER (PARTITION BY {column} ORDER BY ...) {listed}, "
             "and keep the first rows of each."
@@ -224,7 +226,3 @@ def _recommendation(repeat: Repeat, column: str | None) -> str:
         f"Load all at once {where}: SELECT ... {listed}. "
         "Django: select_related or prefetch_related; SQLAlchemy: selectinload."
     )
-
-
-def _test(repeat: Repeat, column: str) -> str:
-    return next(condition.test for condition in repeat.shape.conditions if condition.column == column)

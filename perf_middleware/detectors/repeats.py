@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from perf_middleware.record import Folded, Profile, Runs
 
 T = TypeVar("T")
+H = TypeVar("H", bound="Hashable")
 
 #: Schemas and tables in which a database describes itself.
 _CATALOGUE: Final = re.compile(
@@ -85,13 +86,13 @@ class Repeat:
         self._runs = runs
         self._picked = picked
         self._beyond = beyond
-        self._callers: Counter[str | None] | None = None
+        self._callers: dict[str | None, int] | None = None
         values = self.each_value()
         self.count = len(values)
-        self.values = Counter(values)
+        self.values = counted(values)
         self.unknown = self.values.pop(None, 0)
         if self.unknown and "?" not in statement.fingerprint:  # a text without any value has one: itself
-            self.values[""] += self.unknown
+            self.values[""] = self.unknown
             self.unknown = 0
         if beyond is not None:
             self.count += beyond.count - beyond.errors
@@ -123,10 +124,10 @@ class Repeat:
         return max([*self.durations_ms(), beyond_ms])
 
     @property
-    def callers(self) -> Counter[str | None]:
+    def callers(self) -> dict[str | None, int]:
         """How many runs came from where."""
         if self._callers is None:
-            self._callers = Counter(self._pick(self._runs.callers()) if self._runs is not None else ())
+            self._callers = counted(self._pick(self._runs.callers())) if self._runs is not None else {}
         return self._callers
 
     @property
@@ -272,6 +273,17 @@ def is_work(statement: Statement) -> bool:
     return not all(_CATALOGUE.fullmatch(table.replace('"', "")) for table in statement.tables)
 
 
+def counted(values: list[H]) -> dict[H, int]:
+    """How often each is there; a `Counter` costs several times as much for the few that there are."""
+    different = dict.fromkeys(values, 1)
+    if len(different) == 1:
+        different[values[0]] = len(values)
+    elif len(different) < len(values):
+        return dict(Counter(values))
+    return different
+
+
+@lru_cache(maxsize=4096)
 def finding_id(kind: str, fingerprint: str, caller: str | None) -> str:
     """The same over runs, however the line or the count changes."""
     place, _, function = (caller or "").partition(" in ")
@@ -300,9 +312,14 @@ def at(caller: str | None) -> str:
 def table(statement: Statement) -> str:
     """What it is about, for a title: its first table, or the function it calls."""
     if statement.tables:
-        return bare(statement.tables[0])
+        return _bare(statement.tables[0])
     called = _CALL.search(statement.fingerprint)
     return called[1] if called else statement.verb
+
+
+@lru_cache(maxsize=4096)
+def _bare(name: str) -> str:
+    return bare(name)
 
 
 def _without_retries(runs: Runs, failures: list[int]) -> list[int]:

@@ -72,6 +72,9 @@ class Shape:
         sorted: It has ORDER BY.
         queue: FOR UPDATE SKIP LOCKED: it takes the next job.
         selective: Some value stands elsewhere than in LIMIT and OFFSET.
+        bounded: Columns with a range test.
+        pinned: Columns with an equality (or a list, or LIKE) that are not also bounded, as a compound keyset has them.
+        alternatives: How often the most repeated equality stands in the text: `id = ? OR id = ?` is a list too.
 
     """
 
@@ -83,29 +86,9 @@ class Shape:
     sorted: bool
     queue: bool
     selective: bool
-
-    @property
-    def bounded(self) -> frozenset[str]:
-        """Columns with a range test."""
-        return frozenset(condition.column for condition in self.conditions if condition.test == "range")
-
-    @property
-    def pinned(self) -> tuple[str, ...]:
-        """Columns with an equality (or a list, or LIKE) that are not also bounded, as a compound keyset has them."""
-        bounded = self.bounded
-        return tuple(
-            dict.fromkeys(
-                condition.column
-                for condition in self.conditions
-                if condition.test != "range" and condition.column not in bounded
-            )
-        )
-
-    @property
-    def alternatives(self) -> int:
-        """How often the most repeated equality stands in the text: `id = ? OR id = ? OR ...` is a list too."""
-        equal = [condition.column for condition in self.conditions if condition.test == "equal"]
-        return max((equal.count(column) for column in set(equal)), default=0)
+    bounded: frozenset[str]
+    pinned: tuple[str, ...]
+    alternatives: int
 
 
 @lru_cache(maxsize=4096)
@@ -113,8 +96,12 @@ def shape(fingerprint: str) -> Shape:
     """Read the shape of a statement; never raises."""
     tokens, upper = _tokens(fingerprint)
     present = set(upper)
+    found = tuple(_conditions(tokens, upper))
+    bounded = frozenset(condition.column for condition in found if condition.test == "range")
+    others = [condition.column for condition in found if condition.test != "range"]
+    equal = [condition.column for condition in found if condition.test == "equal"]
     return Shape(
-        conditions=tuple(_conditions(tokens, upper)),
+        conditions=found,
         limit=bool({"LIMIT", "FETCH", "TOP"} & present),
         offset="OFFSET" in present or _has_comma_limit(upper),
         array=_has_array(tokens, upper),
@@ -122,6 +109,9 @@ def shape(fingerprint: str) -> Shape:
         sorted="ORDER" in present,
         queue="SKIP" in present and "LOCKED" in present,
         selective=_is_selective(tokens, upper),
+        bounded=bounded,
+        pinned=tuple(dict.fromkeys(column for column in others if column not in bounded)),
+        alternatives=max((equal.count(column) for column in set(equal)), default=0),
     )
 
 
