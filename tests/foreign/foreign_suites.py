@@ -1,0 +1,231 @@
+"""Run other projects' own tests twice, bare and with us on, and compare.
+
+Their source archives come from PyPI, in exactly the versions that are installed here. Each run has an environment of
+its own that borrows our packages; in the hooked one every process, also one that a test starts, imports
+`inside/foreign_door.py` first. What broke is run once more, so that a test that fails now and then is told apart.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import json
+import os
+import platform
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tempfile
+import venv
+from collections import Counter
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+INSIDE = Path(__file__).parent / "inside"
+CACHE = Path(__file__).parents[2] / ".foreign"
+
+TIMEOUT_S = 900.0
+"""A suite takes a minute or two; one that hangs is ended."""
+
+PYTEST = ("-m", "pytest", "-p", "foreign_outcomes", "-p", "pytest_timeout", "-p", "no:cacheprovider", "-q")
+
+
+@dataclass
+class Run:
+    """How each test ended, what we saw meanwhile, and what was printed last."""
+
+    outcomes: dict[str, str]
+    seen: Counter
+    faults: Counter
+    printed: str
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Somebody's tests, in a folder, and the command that runs those it is given.
+
+    Attributes:
+        by_headers: Tests that compare all headers of a response, each with what it compares: ours are among them
+            because they were asked for, so these are judged with `headers="off"`.
+
+    """
+
+    name: str
+    version: str
+    folder: Path
+    command: tuple[str, ...]
+    blocks: bool = False
+    environment: dict[str, str] = field(default_factory=dict)
+    by_headers: dict[str, str] = field(default_factory=dict)
+
+    def run(self, tests, *, hooked=False, headers="full"):
+        with tempfile.TemporaryDirectory(prefix="foreign-") as made:
+            output = Path(made)
+            done = subprocess.run(
+                [_environment(output / "venv", hooked=hooked), *self.command, *tests],
+                cwd=self.folder,
+                env=self._variables(output, hooked=hooked, headers=headers),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=TIMEOUT_S,
+                text=True,
+                errors="replace",
+                check=False,
+            )
+            return Run(_outcomes(output), *_seen(output), done.stdout[-5000:])
+
+    def _variables(self, output, *, hooked, headers):
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "PYTHON", "COV_"))}
+        return {
+            **kept,
+            **self.environment,
+            "FOREIGN_OUTPUT": str(output),
+            "FOREIGN_HEADERS": headers,
+            "FOREIGN_BLOCKS": "1" if hooked and self.blocks else "",
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+
+
+@dataclass
+class Verdict:
+    """A line of the table."""
+
+    suite: str
+    version: str
+    tests: int
+    failing_bare: list[str]
+    newly_failing: list[str]
+    by_headers: list[str]
+    flaky: list[str]
+    seen: Counter
+    faults: Counter
+
+
+def compare(suite, tests):
+    """Run a suite bare and hooked, and look at what broke until it is known why."""
+    bare, hooked = suite.run(tests), suite.run(tests, hooked=True)
+    assert bare.outcomes, f"no test ran:\n{bare.printed}"
+    assert hooked.outcomes, f"no test ran with us on:\n{hooked.printed}"
+    broken = _broken(bare.outcomes, hooked.outcomes)
+    steady = _broken(suite.run(broken).outcomes, suite.run(broken, hooked=True).outcomes) if broken else []
+    silent = suite.run(steady, hooked=True, headers="off").outcomes if steady else {}
+    by_headers = [test for test in steady if test in suite.by_headers and silent.get(test) == "passed"]
+    return Verdict(
+        suite=suite.name,
+        version=suite.version,
+        tests=len(bare.outcomes),
+        failing_bare=[test for test, outcome in bare.outcomes.items() if outcome == "failed"],
+        newly_failing=[test for test in steady if test not in by_headers],
+        by_headers=by_headers,
+        flaky=[test for test in broken if test not in steady],
+        seen=hooked.seen,
+        faults=hooked.faults,
+    )
+
+
+def _broken(bare, hooked):
+    """What passed and does not, or fails and did not."""
+    lost = [test for test, outcome in bare.items() if outcome == "passed" and hooked.get(test) != "passed"]
+    return lost + [test for test, outcome in hooked.items() if outcome == "failed" and bare.get(test) == "skipped"]
+
+
+def _environment(folder, *, hooked):
+    """Make an environment that has our packages; gives its Python."""
+    venv.create(folder, symlinks=True)
+    lines = [f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})", str(INSIDE)]
+    python = folder / "bin" / "python"
+    site = next((folder / "lib").glob("python*/site-packages"))
+    (site / "foreign.pth").write_text("\n".join([*lines, *["import foreign_door"] * hooked]) + "\n")
+    return str(python)
+
+
+def _outcomes(output):
+    """By test: failed when any part of it did."""
+    file = output / "outcomes.jsonl"
+    outcomes = {}
+    for test, outcome in map(json.loads, file.read_text().splitlines() if file.exists() else ()):
+        if outcomes.get(test) != "failed":
+            outcomes[test] = outcome
+    return outcomes
+
+
+def _seen(output):
+    seen, faults = Counter(), Counter()
+    for file in output.glob("seen-*.json"):
+        counts = json.loads(file.read_text())
+        faults.update(counts.pop("faults"))
+        seen.update(counts)
+    return seen, faults
+
+
+def _source(project):
+    """The unpacked source archive of the version that is installed here."""
+    folder = CACHE / f"{project}-{version(project)}"
+    CACHE.mkdir(exist_ok=True)
+    with (CACHE / f"{project}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            with tempfile.TemporaryDirectory(dir=CACHE) as made:
+                _download(project, Path(made))
+                next(path for path in Path(made).iterdir() if path.is_dir()).rename(folder)
+    return folder
+
+
+def _download(project, folder):
+    wanted = ("--no-deps", "--no-binary", project, f"{project}=={version(project)}")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(folder), *wanted]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    if done.returncode:
+        _missing(f"the source archive of {project} {version(project)} cannot be had: {done.stderr[-500:]}")
+    for archive in folder.glob("*.tar.gz"):
+        with tarfile.open(archive) as opened:
+            opened.extractall(folder, filter="data")
+
+
+def _missing(what):
+    """What is not there skips the test on a laptop and fails it in CI."""
+    if os.environ.get("CI"):
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+def by_pytest(project, *options, **facts):
+    """A project's tests that pytest runs."""
+    return Suite(project, version(project), _source(project), (*PYTEST, *options), **facts)
+
+
+def by_django(name, **facts):
+    """Django's tests, which have a runner of their own."""
+    command = ("runtests.py", "--settings=foreign_django", "--parallel=1", "--noinput", "--verbosity=0")
+    return Suite(name, version("django"), _source("django") / "tests", command, **facts)
+
+
+def by_cpython(package):
+    """A package of the tests that come with the interpreter."""
+    try:
+        found = importlib.util.find_spec(f"test.{package}")
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        _missing(f"this Python has no test.{package}. On Debian or Ubuntu: apt-get install libpython3-testsuite")
+    return Suite(f"CPython {package}", platform.python_version(), Path(found.origin).parent, PYTEST, blocks=True)
+
+
+@pytest.fixture
+def judge(record_property):
+    """`judge(suite, tests, sees)` compares, tells the table, and wants nothing broken and something seen."""
+
+    def judge(suite, tests, *, sees):
+        verdict = compare(suite, tests)
+        record_property("foreign", vars(verdict))
+        assert verdict.newly_failing == []
+        assert verdict.faults == {}
+        assert verdict.seen[sees] > 0, f"we were not on: {dict(verdict.seen)}"
+
+    return judge
