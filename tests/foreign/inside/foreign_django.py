@@ -19,9 +19,11 @@ def _mariadb(settings):
 
 
 _database = json.loads(os.environ.get("FOREIGN_DATABASE", "null"))
-_default = _mariadb(_database) if _database else {"ENGINE": "django.db.backends.sqlite3"}
 
-DATABASES = {"default": _default, "other": {**_default, "NAME": f"{_database['NAME']}2"} if _database else _default}
+DATABASES = {
+    name: _mariadb({**_database, "NAME": name}) if _database else {"ENGINE": "django.db.backends.sqlite3"}
+    for name in ("default", "other")
+}
 SECRET_KEY = "nobody's"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 DEFAULT_AUTO_FIELD = "django.db.models.AutoField"

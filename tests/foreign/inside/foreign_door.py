@@ -7,6 +7,7 @@ around that application instead. Everything is on. What was seen is written when
 from __future__ import annotations
 
 import atexit
+import io
 import json
 import os
 from collections import Counter
@@ -43,10 +44,9 @@ seen = Seen()
 output = Path(os.environ["FOREIGN_OUTPUT"])
 options = {"service": "foreign", "headers": os.environ["FOREIGN_HEADERS"], "log": True, "sinks": [seen]}
 
-# Their tests read stderr, where the log goes unless the application says otherwise: this one says a file.
-log = (output / f"log-{os.getpid()}").open("w")
-atexit.register(log.close)
-structlog.configure(logger_factory=structlog.WriteLoggerFactory(log))
+# Their tests read stderr, where the log goes unless the application says otherwise. This one says memory: Starlette's
+# tests forbid writing to a file on the event loop.
+structlog.configure(logger_factory=structlog.WriteLoggerFactory(io.StringIO()))
 collector.install("pymysql", "sqlite3")
 doors = {door: door.PerfMiddleware(None, **options) for door in (wsgi, asgi)}
 atexit.register(seen.write, output)

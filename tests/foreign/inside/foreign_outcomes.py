@@ -12,16 +12,25 @@ import unittest
 from contextlib import nullcontext
 from pathlib import Path
 
+import _pytest.monkeypatch
 import pytest
+
+# Flask 3.1's tests import this private name, which pytest 9 no longer has.
+_pytest.monkeypatch.notset = _pytest.monkeypatch.MonkeyPatch.notset = _pytest.monkeypatch.NOTSET
+
+
+# Read now: the tests change their environment.
+OUTCOMES = Path(os.environ["FOREIGN_OUTPUT"]) / "outcomes.jsonl"
+BLOCKS = os.environ["FOREIGN_BLOCKS"] == "1"
 
 
 def note(test, outcome):
-    with (Path(os.environ["FOREIGN_OUTPUT"]) / "outcomes.jsonl").open("a") as file:
+    with OUTCOMES.open("a") as file:
         file.write(json.dumps([test, outcome]) + "\n")
 
 
 def block(test):
-    if not os.environ.get("FOREIGN_BLOCKS"):
+    if not BLOCKS:
         return nullcontext()
     from perf_middleware import profile  # noqa: PLC0415 - the bare run goes without
 
