@@ -53,6 +53,7 @@ class Suite:
     Attributes:
         by_headers: Tests that compare all headers of a response, each with what it compares: ours are among them
             because they were asked for, so these are judged with `headers="off"`.
+        faults: Faults of ours that the tests provoke, each with the reason.
 
     """
 
@@ -63,6 +64,7 @@ class Suite:
     blocks: bool = False
     environment: dict[str, str] = field(default_factory=dict)
     by_headers: dict[str, str] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
 
     def run(self, tests, *, hooked=False, headers="full"):
         with tempfile.TemporaryDirectory(prefix="foreign-") as made:
@@ -209,7 +211,7 @@ def by_django(name, **facts):
     return Suite(name, version("django"), _source("django") / "tests", command, **facts)
 
 
-def by_cpython(package):
+def by_cpython(package, **facts):
     """A package of the tests that come with the interpreter."""
     try:
         found = importlib.util.find_spec(f"test.{package}")
@@ -217,18 +219,4 @@ def by_cpython(package):
         found = None
     if found is None:
         _missing(f"this Python has no test.{package}. On Debian or Ubuntu: apt-get install libpython3-testsuite")
-    return Suite(f"CPython {package}", platform.python_version(), Path(found.origin).parent, PYTEST, blocks=True)
-
-
-@pytest.fixture
-def judge(record_property):
-    """`judge(suite, tests, sees)` compares, tells the table, and wants nothing broken and something seen."""
-
-    def judge(suite, tests, *, sees):
-        verdict = compare(suite, tests)
-        record_property("foreign", vars(verdict))
-        assert verdict.newly_failing == []
-        assert verdict.faults == {}
-        assert verdict.seen[sees] > 0, f"we were not on: {dict(verdict.seen)}"
-
-    return judge
+    return Suite(f"CPython {package}", platform.python_version(), Path(found.origin).parent, PYTEST, blocks=True, **facts)

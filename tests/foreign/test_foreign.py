@@ -1,11 +1,91 @@
 """Nobody notices us: with us on, no test of another project newly fails.
 
-A part of each suite is run every time; `scripts/test --all` runs them whole.
+A part of the long suites is run every time; `scripts/test --all` runs all of them whole.
 """
 
 from __future__ import annotations
 
 import json
+from contextlib import closing
 
-import conftest as foreign
+import pymysql
 import pytest
+from foreign_suites import by_cpython, by_django, by_pytest
+
+OUR_HEADERS = "compares the whole list of headers, where ours are because this run asked for them"
+
+
+def shortened(part, whole):
+    """Run the part every time, and the whole with `--all`."""
+    return pytest.mark.parametrize(
+        "tests",
+        [
+            pytest.param(part, id="part", marks=pytest.mark.part),
+            pytest.param(whole, id="whole", marks=pytest.mark.whole),
+        ],
+    )
+
+
+def test_cpython_does_not_notice_us_in_sqlite3(nothing_newly_fails):
+    faults = {
+        "sqlite3: a factory that is no class of sqlite3's: TypeError": "some tests give functions, which are left alone"
+    }
+    nothing_newly_fails(by_cpython("test_sqlite3", faults=faults), ["."], sees="query")
+
+
+@shortened(["tests/middleware", "tests/test_requests.py", "tests/test_responses.py"], ["tests"])
+def test_starlette_does_not_notice_us(nothing_newly_fails, tests):
+    nothing_newly_fails(by_pytest("starlette", "-p", "anyio"), tests, sees="request")
+
+
+@shortened(["tests/test_wsgi.py", "tests/test_test.py", "tests/test_wrappers.py"], ["tests"])
+def test_werkzeug_does_not_notice_us(nothing_newly_fails, tests):
+    flags = [f"{one}-{other}" for one in (True, False) for other in (True, False)]
+    names = [
+        *(f"test_run_wsgi_apps[{flag}]" for flag in flags),
+        *(f"test_lazy_start_response_empty_response_app[{flag}]" for flag in flags),
+        "test_run_wsgi_app_closing_iterator",
+        "test_no_content_type_header_addition",
+    ]
+    by_headers = {f"tests/test_test.py::{name}": OUR_HEADERS for name in names}
+    nothing_newly_fails(by_pytest("werkzeug", by_headers=by_headers), tests, sees="request")
+
+
+def test_flask_does_not_notice_us(nothing_newly_fails):
+    nothing_newly_fails(by_pytest("flask"), ["tests"], sees="request")
+
+
+@shortened(
+    ["handlers", "asgi", "requests_tests", "wsgi"],
+    ["handlers", "asgi", "requests_tests", "wsgi", "servers", "test_client", "test_client_regress", "middleware"],
+)
+def test_django_does_not_notice_our_doors(nothing_newly_fails, tests):
+    names = ["file_response", "get_asgi_application", "headers", "static_file_response"]
+    by_headers = {
+        **{f"asgi.tests.ASGITest.test_{name}": OUR_HEADERS for name in names},
+        "wsgi.tests.WSGITest.test_get_wsgi_application": OUR_HEADERS,
+    }
+    nothing_newly_fails(by_django("Django, doors", by_headers=by_headers), tests, sees="request")
+
+
+@shortened(["backends"], ["backends", "transactions", "transaction_hooks", "queries", "basic", "bulk_create"])
+def test_django_does_not_notice_us_in_sqlite3(nothing_newly_fails, tests):
+    nothing_newly_fails(by_django("Django, SQLite", blocks=True), tests, sees="query")
+
+
+@pytest.mark.whole
+def test_django_does_not_notice_us_in_pymysql(nothing_newly_fails, mariadb):
+    database = {"USER": mariadb.user, "PASSWORD": mariadb.password, "HOST": mariadb.host, "PORT": mariadb.port}
+    suite = by_django("Django, MariaDB", blocks=True, environment={"FOREIGN_DATABASE": json.dumps(database)})
+    nothing_newly_fails(suite, ["backends", "transactions"], sees="query")
+
+
+@pytest.mark.whole
+def test_sqlalchemy_does_not_notice_us_in_pymysql(nothing_newly_fails, mariadb):
+    server = {"host": mariadb.host, "port": mariadb.port, "user": mariadb.user, "password": mariadb.password}
+    with closing(pymysql.connect(**server)) as connection, connection.cursor() as cursor:
+        for name in ("sqlalchemy", "test_schema"):
+            cursor.execute(f"CREATE DATABASE IF NOT EXISTS {name} CHARACTER SET utf8mb4")
+    address = f"{mariadb.user}:{mariadb.password}@{mariadb.host}:{mariadb.port}"
+    suite = by_pytest("sqlalchemy", "--dburi", f"mysql+pymysql://{address}/sqlalchemy?charset=utf8mb4", blocks=True)
+    nothing_newly_fails(suite, ["test/dialect/test_suite.py"], sees="query")

@@ -98,9 +98,14 @@ def _werkzeug_server(original):
     return __init__
 
 
-@patch("django.core.handlers.wsgi", "WSGIHandler.__call__")
+@patch("django.core.wsgi", "get_wsgi_application")
 def _django(original):
-    return lambda self, *args: wrapped(wsgi, partial(original, self))(*args)
+    return lambda: wrapped(wsgi, original())
+
+
+@patch("django.core.servers.basehttp", "WSGIServer.set_app")
+def _django_server(original):
+    return lambda self, app: original(self, wrapped(wsgi, app))
 
 
 @patch("django.core.handlers.asgi", "ASGIHandler.__call__")
