@@ -6,6 +6,7 @@ import os
 import sqlite3
 from contextlib import contextmanager
 
+import foreign_table
 import pytest
 
 from perf_middleware.cli.demo import servers
@@ -74,3 +75,8 @@ def query(profiled, tmp_path):
     yield run
     for connection in opened:
         connection.close()
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What the foreign suites found, which only their own tests could tell otherwise."""
+    foreign_table.write(terminalreporter)

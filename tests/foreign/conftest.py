@@ -15,6 +15,6 @@ def nothing_newly_fails(record_property):
         record_property("foreign", vars(verdict))
         assert verdict.newly_failing == []
         assert set(verdict.faults) <= set(suite.faults)
-        assert verdict.seen[sees] > 0, f"{suite.name} ran without us: {dict(verdict.seen)}"
+        assert verdict.seen.get(sees, 0) > 0, f"{suite.name} ran without us: {verdict.seen}"
 
     return judge

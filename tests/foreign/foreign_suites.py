@@ -110,8 +110,8 @@ class Verdict:
     newly_failing: list[str]
     by_headers: list[str]
     flaky: list[str]
-    seen: Counter
-    faults: Counter
+    seen: dict[str, int]
+    faults: dict[str, int]
 
 
 def compare(suite, tests):
@@ -129,8 +129,8 @@ def compare(suite, tests):
         newly_failing=[test for test in steady if test not in by_headers],
         by_headers=by_headers,
         flaky=[test for test in broken if test not in steady],
-        seen=hooked.seen,
-        faults=hooked.faults,
+        seen=dict(hooked.seen),
+        faults=dict(hooked.faults),
     )
 
 
