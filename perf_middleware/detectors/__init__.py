@@ -8,7 +8,6 @@ yields findings. Ours are in the table below; others join through the entry poin
 from __future__ import annotations
 
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from perf_middleware.detectors import duplicate_query, n_plus_one, slow_query
@@ -19,6 +18,7 @@ from perf_middleware.settings import check_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from importlib.metadata import EntryPoint
 
 
 class Detector(Protocol):
@@ -103,6 +103,8 @@ def find(profile: Profile, chosen: Plan) -> list[Finding]:
 
 @cache
 def _entry_points() -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points  # noqa: PLC0415 - takes 20 ms: not while a door is imported
+
     return {entry_point.name: entry_point for entry_point in entry_points(group=ENTRY_POINT_GROUP)}
 
 

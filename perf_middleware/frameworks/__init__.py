@@ -8,7 +8,6 @@ leaves it in the ASGI scope, where the door reads it. Others join through the en
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import entry_points
 
 from perf_middleware.collector.hooking import Hook
 from perf_middleware.errors import fault
@@ -21,6 +20,8 @@ _hooks: dict[str, Hook] = {}
 
 def install() -> None:
     """Hook the frameworks that leave no trace a door could read; once per process."""
+    from importlib.metadata import entry_points  # noqa: PLC0415 - takes 20 ms: not while a door is imported
+
     theirs = {point.name: point.load for point in entry_points(group=ENTRY_POINTS)}
     for name in (*_OURS, *theirs):
         if name in _hooks:

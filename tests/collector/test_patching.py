@@ -190,7 +190,7 @@ def test_a_third_party_s_driver_is_found_by_its_entry_point(monkeypatch):
         EntryPoint("third", driver.__name__, collector.ENTRY_POINTS),
         EntryPoint("broken", "no_such_module_at_all", collector.ENTRY_POINTS),
     ]
-    monkeypatch.setattr(collector, "entry_points", lambda group: points)
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: points)
     monkeypatch.setattr(collector, "_hooks", {})
     assert collector.known() == ("pymysql", "sqlite3", "third", "broken")
     collector.install("third")

@@ -219,4 +219,6 @@ def by_cpython(package, **facts):
         found = None
     if found is None:
         _missing(f"this Python has no test.{package}. On Debian or Ubuntu: apt-get install libpython3-testsuite")
-    return Suite(f"CPython {package}", platform.python_version(), Path(found.origin).parent, PYTEST, blocks=True, **facts)
+    return Suite(
+        f"CPython {package}", platform.python_version(), Path(found.origin).parent, PYTEST, blocks=True, **facts
+    )

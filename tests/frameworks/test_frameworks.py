@@ -19,7 +19,7 @@ def register(monkeypatch):
     def registered(name, load):
         point = SimpleNamespace(name=name, load=load)
         monkeypatch.setattr(
-            frameworks, "entry_points", lambda group: [point] if group == frameworks.ENTRY_POINTS else []
+            "importlib.metadata.entry_points", lambda group: [point] if group == frameworks.ENTRY_POINTS else []
         )
 
     frameworks.uninstall()
