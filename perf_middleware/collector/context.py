@@ -167,7 +167,7 @@ class Capture:
         """What the facts noted so far say; cheap when nothing was added since the last time."""
         if self.facts:
             self._absorb(self.facts)
-        return self._reading or _EMPTY
+        return self._reading or self._read_nothing()
 
     def close(self) -> Reading:
         """Empty the slot and read for the last time; who still holds the slot holds nothing more."""
@@ -176,7 +176,10 @@ class Capture:
         if facts:
             self._absorb(facts)
         reading, self._reading = self._reading, None
-        return reading or _EMPTY
+        return reading or self._read_nothing()
+
+    def _read_nothing(self) -> Reading:
+        return Reading([], self.start_ns, self._keep, self._capture_sql)
 
     def _absorb(self, facts: Facts) -> None:
         """Read the rows to keep, and fold those beyond them into counters. Facts may be added meanwhile."""
@@ -190,10 +193,6 @@ class Capture:
             if end > kept:
                 reading.fold(facts[kept:end])
                 del facts[kept:end]
-
-
-#: What is read of a profile that is over: nothing, and nothing is added to it.
-_EMPTY: Final = Reading([], 0, 0, 0)
 
 
 #: Current while a finished profile is handed to the sinks: what they ask of a database is nobody's.
