@@ -24,13 +24,15 @@ What is decided here:
 from __future__ import annotations
 
 import re
-from functools import lru_cache
-from hashlib import blake2b
+from functools import cached_property, lru_cache
 from itertools import islice
-from typing import TYPE_CHECKING, Final, NamedTuple
+from struct import Struct
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Hashable, Iterable, Iterator
+
+_T = TypeVar("_T")
 
 __all__ = ["Statement", "fingerprint_id", "parse"]
 
@@ -62,19 +64,21 @@ class Statement(NamedTuple):
     literals: int | None
 
 
-# Texts up to this length are remembered: 2048 texts and 2048 fingerprints, so 16 million characters at the very most.
+# Of each dialect in use, texts up to this length are remembered, and as many shapes and masks (see the end).
 _MAX_CACHED_CHARS: Final = 4096
-_CACHED_TEXTS: Final = 2048
+_CACHED: Final = 2048
 
 # Longer ones are not kept, but what was read of as many of them is.
 _LONG_TEXTS: Final = 128
-_long: dict[tuple[int, int, str | None], Statement] = {}
 
 # Of a longer text only the beginning is read, and the rest only hashed: a statement of 10 MB must not cost seconds.
 _MAX_TOKENS: Final = 5_000
 
 # IN lists nested deeper than this stay as they are, so that the cost stays linear.
 _MAX_LIST_NESTING: Final = 4
+
+# More numbers than this hardly ever have the same lengths again, so no mask of them is kept.
+_MAX_MASKED_NUMBERS: Final = 8
 
 
 def parse(text: str | bytes | bytearray, system: str | None = None) -> Statement:
@@ -89,28 +93,19 @@ def parse(text: str | bytes | bytearray, system: str | None = None) -> Statement
         system = None
     if type(text) is not str:
         text = _plain(text)
-    return _cached(text, system) if len(text) <= _MAX_CACHED_CHARS else _of_long(text, system)
+    reader = _READERS.get(system, _UNKNOWN)
+    return reader.texts.get(text) or reader.read(text)
 
 
-def _of_long(text: str, system: str | None) -> Statement:
-    """Long texts are remembered by hash and length (64 bits and more: no two will meet), never kept."""
-    key = (hash(text), len(text), system)
-    statement = _long.get(key)
-    if statement is None:
-        statement = _statement(text, system)
-        if len(_long) >= _LONG_TEXTS:
-            _long.clear()
-        _long[key] = statement
-    return statement
-
-
-@lru_cache(maxsize=_CACHED_TEXTS)
+@lru_cache(maxsize=_CACHED)
 def fingerprint_id(fingerprint: str) -> str:
     """16 hex digits that stand for the fingerprint, the same in every process (BLAKE2b, 8 bytes)."""
     return _hex(fingerprint)
 
 
 def _hex(text: str) -> str:
+    from hashlib import blake2b  # noqa: PLC0415 - OpenSSL, which costs more to import than this file
+
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
@@ -214,7 +209,11 @@ _TRANSACTIONS: Final = {
 
 
 class _Dialect:
-    """How one family of databases writes its tokens."""
+    """How one family of databases writes its tokens.
+
+    Its expressions are compiled when they are first used; every repetition in them is possessive, so no input makes
+    them slow.
+    """
 
     def __init__(
         self,
@@ -232,58 +231,88 @@ class _Dialect:
         executed_comments: bool = False,
         dash_comment: str = "--",
     ) -> None:
-        """Compile the dialect's expressions; every repetition in them is possessive, so no input makes them slow."""
         self.double_quotes = double_quotes
-        self.brackets = brackets
         self.question_operator = question_operator
         self.nested_comments = nested_comments
         self.executed_comments = executed_comments
-
-        escaped = r"'(?:[^'\\]++|''|\\[\s\S])*+'"
-        single = escaped if backslashes else r"'(?:[^']++|'')*+'"
-        double = r'"(?:[^"\\]++|""|\\[\s\S])*+"' if double_quotes == "value" else r'"(?:[^"]++|"")*+"'
-        prefixed = [rf"[eE]{escaped}", rf"(?:[bBnNxX]|[uU]&){single}"]
-        if backslashes:
-            prefixed.append(rf"_[a-zA-Z0-9]++\s*+(?:{single}|{double})")
-        quoted = [*prefixed, single, double, r"`(?:[^`]++|``)*+`"]
-        if dollar_strings:
-            quoted.append(r"\$(?P<tag>(?:[^\W\d]\w*+)?+)\$(?s:.*?)\$(?P=tag)\$")
-        if brackets:
-            quoted.append(brackets)
-        line_comments = rf"{dash_comment}[^\r\n]*+"
-        if hash_comments:
-            line_comments += rf"|{hash_comments}[^\r\n]*+"
+        self.brackets = brackets
+        self._strict_brackets = strict_brackets
+        self._backslashes = backslashes
+        self._dollar_strings = dollar_strings
+        self._hash_comments = hash_comments
+        self._at_sign_values = at_sign_values
+        self._line_comments = rf"{dash_comment}[^\r\n]*+" + (rf"|{hash_comments}[^\r\n]*+" if hash_comments else "")
+        self._space = rf"(?:\s++|{self._line_comments}|/\*(?![!M])(?:[^*/]++|\*(?!/)|/(?!\*))*+\*/)*+"
         digits = "0-9_" if digit_separators else "0-9"
-        number = (
+        self._number = (
             rf"0[xX][{digits}a-fA-F]++|0[bB][01_]++|0[oO][0-7_]++"
             rf"|(?:[0-9][{digits}]*+(?:\.[{digits}]*+)?+|\.[0-9]++)(?:[eE][+-]?+[0-9]++)?+"
         )
-        opener = "".join(("'\"`", "[" if strict_brackets else ""))
+
+    @cached_property
+    def leading(self) -> re.Pattern[str]:
+        """What may stand before the first token; matches the empty string too."""
+        return re.compile(self._space)
+
+    @cached_property
+    def token(self) -> re.Pattern[str]:
+        """A token in group 1, and the space after it.
+
+        What no token matches swallows the rest of the text and leaves the group empty.
+        """
+        prefixed, quoted = self._quoted
         tokens = [
             *prefixed,
-            rf"[^\W\d]\w*+(?:[{'$' if hash_comments else '$#'}]\w++)*+",
+            rf"[^\W\d]\w*+(?:[{'$' if self._hash_comments else '$#'}]\w++)*+",
             r"[(),;]",
             r"\.(?![0-9])",
-            rf"(?:{number})(?![\w$])",
+            rf"(?:{self._number})(?![\w$])",
             r"[0-9][\w$]*+",
-            *quoted[len(prefixed) :],
+            *quoted,
             r"\?[0-9]*+",
-            r"%(?:[sbt](?!\w)|\([^()]*+\)[a-zA-Z]|%)",
+            r"%(?:[sbt](?!\w)|\([^()']*+\)[a-zA-Z]|%)",
             r"::|:=|:\w++",
             r"\$\w++(?!\$)",
             r"@@?+[\w$]++(?:\.[\w$]++)*+",
-            *([] if hash_comments == "#" else [r"#{1,2}\w++" if strict_brackets else r"#>>?|#-"]),
+            *([] if self._hash_comments == "#" else [r"#{1,2}\w++" if self._strict_brackets else r"#>>?|#-"]),
             r"->>?|<=>|[<>!=]=|<>|\|\||&&|@@|@>|<@|=>|!?~~?\*?|/(?!\*)",
-            r"[-+*%<>=!&|^~#@:{}.?]" if strict_brackets else r"[-+*%<>=!&|^~#@:\[\]{}.?]",
+            r"[-+*%<>=!&|^~#@:{}.?]" if self._strict_brackets else r"[-+*%<>=!&|^~#@:\[\]{}.?]",
         ]
-        space = rf"(?:\s++|{line_comments}|/\*(?![!M])(?:[^*/]++|\*(?!/)|/(?!\*))*+\*/)*+"
-        self.leading = re.compile(space)
-        # What no token matches swallows the rest of the text and leaves the group empty.
-        self.token = re.compile(rf"(?:({'|'.join(tokens)})|[\s\S]++){space}")
-        self.number = re.compile(number)
-        self.at_sign = re.compile(at_sign_values) if at_sign_values else None
-        edges = rf"(?P<edge>/\*(?:M?![0-9]*+)?+|\*/)|(?P<open>[{re.escape(opener)}]|\$\w*+\$)"
-        self.outside = re.compile(rf"{'|'.join(quoted)}|{line_comments}|{edges}")
+        return re.compile(rf"(?:({'|'.join(tokens)})|[\s\S]++){self._space}")
+
+    @cached_property
+    def number(self) -> re.Pattern[str]:
+        """A number of any kind, where a token begins with a digit."""
+        return re.compile(self._number)
+
+    @cached_property
+    def at_sign(self) -> re.Pattern[str] | None:
+        """A placeholder that begins with an at sign."""
+        return re.compile(self._at_sign_values) if self._at_sign_values else None
+
+    @cached_property
+    def outside(self) -> re.Pattern[str]:
+        """What a block comment cannot begin in, or where one begins or ends, or a quote that is not closed."""
+        opener = re.escape("'\"`[" if self._strict_brackets else "'\"`")
+        edges = rf"(?P<edge>/\*(?:M?![0-9]*+)?+|\*/)|(?P<open>[{opener}]|\$\w*+\$)"
+        prefixed, quoted = self._quoted
+        return re.compile(rf"{'|'.join([*prefixed, *quoted])}|{self._line_comments}|{edges}")
+
+    @cached_property
+    def _quoted(self) -> tuple[list[str], list[str]]:
+        """Expressions of what is quoted: with a prefix that would be a word by itself, and without."""
+        escaped = r"'(?:[^'\\]++|''|\\[\s\S])*+'"
+        single = escaped if self._backslashes else r"'(?:[^']++|'')*+'"
+        double = r'"(?:[^"\\]++|""|\\[\s\S])*+"' if self.double_quotes == "value" else r'"(?:[^"]++|"")*+"'
+        prefixed = [rf"[eE]{escaped}", rf"(?:[bBnNxX]|[uU]&){single}"]
+        if self._backslashes:
+            prefixed.append(rf"_[a-zA-Z0-9]++\s*+(?:{single}|{double})")
+        quoted = [single, double, r"`(?:[^`]++|``)*+`"]
+        if self._dollar_strings:
+            quoted.append(r"\$(?P<tag>(?:[^\W\d]\w*+)?+)\$(?s:.*?)\$(?P=tag)\$")
+        if self.brackets:
+            quoted.append(self.brackets)
+        return prefixed, quoted
 
     def tokens(self, text: str) -> Iterator[str] | list[str]:
         """The tokens; the last is empty if the text cannot be tokenised to its end."""
@@ -293,8 +322,6 @@ class _Dialect:
             return [token for token, _ in found] if self.token.groups > 1 else found
         return (match[1] or "" for match in self.token.finditer(text, start))
 
-
-_COMMENT_EDGE: Final = re.compile(r"/\*|\*/")
 
 _MYSQL: Final = _Dialect(
     backslashes=True,
@@ -311,7 +338,7 @@ _SQLITE: Final = _Dialect(
 _MSSQL: Final = _Dialect(
     brackets=r"\[(?:[^\]]++|\]\])*+\]", strict_brackets=True, at_sign_values=r"@\w++", nested_comments=True
 )
-_UNKNOWN: Final = tuple(
+_UNION: Final = tuple(
     _Dialect(
         backslashes=backslashes,
         double_quotes="either",
@@ -323,15 +350,6 @@ _UNKNOWN: Final = tuple(
     )
     for backslashes in (False, True)
 )
-_DIALECTS: Final[dict[str | None, tuple[_Dialect, ...]]] = {
-    "mysql": (_MYSQL,),
-    "mariadb": (_MYSQL,),
-    "postgresql": (_POSTGRESQL,),
-    "cockroachdb": (_POSTGRESQL,),
-    "sqlite": (_SQLITE,),
-    "mssql": (_MSSQL,),
-    "microsoft.sql_server": (_MSSQL,),
-}
 
 
 def _without_comments(text: str, dialect: _Dialect) -> str | None:
@@ -364,25 +382,18 @@ def _without_comments(text: str, dialect: _Dialect) -> str | None:
 def _comment_end(text: str, start: int, *, nested: bool) -> int:
     """Where the comment's body that begins at `start` has ended; 0 if it does not."""
     depth = 1
-    for edge in _COMMENT_EDGE.finditer(text, start):
+    for edge in re.finditer(r"/\*|\*/", text[start:]):
         if edge[0] == "*/":
             depth -= 1
         elif nested:
             depth += 1
         if not depth:
-            return edge.end()
+            return start + edge.end()
     return 0
 
 
 # --------------------------------------------------------------------------------------------------------------------
 # The fingerprint
-
-
-class _Normalised(NamedTuple):
-    fingerprint: str
-    list_size: int | None
-    placeholders: bool
-    literals: int | None
 
 
 class _List:
@@ -427,17 +438,16 @@ _POINTS: Final = frozenset("()[],;.")
 _NO_SPACE_AFTER: Final = frozenset(("", "(", "[", ".", ",", ";", "::"))
 _NO_NAME: Final = frozenset(("?", ")", "]"))
 _BEFORE_TABLE: Final = frozenset(("FROM", "INTO", "JOIN"))
-_UNPARSABLE: Final = re.compile(r"unparsable:[0-9a-f]{16}")
 
 
-def _normalise(text: str, dialect: _Dialect) -> _Normalised | None:  # noqa: C901, PLR0912, PLR0915 - one pass, for speed
-    """The fingerprint, and what only the values told; None if the text cannot be tokenised in this dialect."""
+def _normalise(text: str, dialect: _Dialect) -> tuple[str, int | None, bool, list[str]] | None:  # noqa: C901, PLR0912, PLR0915 - one pass, for speed
+    """The fingerprint, list size, whether there are placeholders, and the literals; None if the dialect is another."""
     pieces: list[str] = []  # of the fingerprint, each with the space before it
     lists: list[_List] = []
     depth = signs = 0  # signs: pieces at the end that are unary
     list_size: int | None = None
     placeholders = in_string = operand = False  # operand: the last piece ends one
-    literals: int | None = None
+    literals: list[str] = []  # as written, each after its signs
     last = written = before_signs = ""  # the last piece without its space, and the lexeme it was
 
     tokens = iter(dialect.tokens(text))
@@ -563,13 +573,15 @@ def _normalise(text: str, dialect: _Dialect) -> _Normalised | None:  # noqa: C90
             else:
                 lists.pop()  # the VALUES list is over
         if value:
-            piece = "?"
             if value == 1:
                 placeholders = True
             else:
-                literals = hash((literals, signs, lexeme))
+                if signs:
+                    literals += [sign.strip() for sign in pieces[-signs:]]
+                literals.append(piece)
                 if was_string and in_string:
                     continue  # 'one string' 'in two'
+            piece = "?"
             if signs:
                 del pieces[-signs:]
                 last = before_signs
@@ -581,12 +593,12 @@ def _normalise(text: str, dialect: _Dialect) -> _Normalised | None:  # noqa: C90
         last = piece
         written = lexeme
     if next(tokens, None) is not None:
-        literals = hash((literals, text))
+        literals.append(text)
         if lists and lists[0].count:  # end the list before the item that was cut
             list_size = max(list_size or 0, lists[0].count)
             del pieces[lists[0].start - 1 :]
             pieces.append("" if lists[0].rows else ")")
-    return _Normalised("".join(pieces).removesuffix("; "), list_size, placeholders, literals)
+    return "".join(pieces).removesuffix("; "), list_size, placeholders, literals
 
 
 def _is_shape(constant: str, last: str, pieces: list[str]) -> bool:
@@ -604,17 +616,16 @@ def _is_name(written: str, dialect: _Dialect) -> bool:
 # What the fingerprint tells
 
 
-class _Facts(NamedTuple):
-    verb: str
-    tables: tuple[str, ...]
-    control: bool
-    transaction: str
+#: The first fields of a Statement, up to `transaction`
+_Facts: TypeAlias = "tuple[str, str, tuple[str, ...], bool, str]"
 
 
-_NOTHING: Final = _Facts("", (), control=False, transaction="")
+@lru_cache(maxsize=_CACHED)
+def _cached_facts(fingerprint: str, dialect: _Dialect) -> _Facts:
+    return _facts(fingerprint, dialect)
 
 
-def _read(fingerprint: str, dialect: _Dialect) -> _Facts:
+def _facts(fingerprint: str, dialect: _Dialect) -> _Facts:
     statements: list[list[str]] = [[]]
     for lexeme in dialect.tokens(fingerprint):
         if lexeme == ";":
@@ -631,7 +642,7 @@ def _read(fingerprint: str, dialect: _Dialect) -> _Facts:
     if verb not in ("CREATE", "ALTER", "DO"):  # whose text may be a procedure's
         for tokens, own_verb in zip(statements, verbs, strict=True):
             transaction = _transaction(tokens, own_verb) or transaction
-    return _Facts(verb, tuple(tables), not queries, transaction)
+    return fingerprint, verb, tuple(tables), not queries, transaction
 
 
 def _verb(tokens: list[str]) -> str:
@@ -811,31 +822,249 @@ def _unquoted(name: str) -> str:
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# All of it
+# Literals apart from all else
+#
+# Reading token by token costs fifty times what looking up costs, so it is done once for all texts that differ in
+# their literals only. Strings are cut out at the quotes, and every digit becomes a zero: what is left is the mask of a
+# text. Numbers have to be as long as one another to have one mask; where there is none yet, the text's shape is tried,
+# in which a number of any length is a single zero.
+#
+# What was read of the first text of a mask holds for the next, because only this may differ between them:
+# - the inside of strings, of which no token outside can tell, as neither text has a backslash or an open quote, and all
+#   quotes of the first were those of strings;
+# - the digits of numbers as `_DECIMAL` has them. All others (of names, placeholders, hex numbers, comments) are
+#   compared.
+
+_AS_ZEROS: Final = bytes.maketrans(b"123456789", b"000000000")
+_DECIMAL: Final = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+
+#: Literals: hash of what cannot differ within a mask, the digits of their numbers, the insides of their strings.
+_Literals: TypeAlias = "tuple[int, tuple[bytes, ...], tuple[str, ...]]"
+_Take: TypeAlias = "Callable[[bytes], tuple[bytes, ...]]"
 
 
-@lru_cache(maxsize=_CACHED_TEXTS)
-def _cached_facts(fingerprint: str, dialect: _Dialect) -> _Facts:
-    return _read(fingerprint, dialect)
+class _Shape(NamedTuple):
+    """What texts that differ in their literals only have in common.
+
+    Attributes:
+        facts: The fields of their Statement but for the last.
+        form: The first of their literals' parts.
+
+    """
+
+    facts: tuple[Any, ...]
+    form: int
 
 
-def _statement(text: str, system: str | None) -> Statement:
-    if _UNPARSABLE.fullmatch(text):
-        return _opaque(text)
-    for dialect in _DIALECTS.get(system, _UNKNOWN):
-        normalised = _normalise(text, dialect)
-        if normalised is None and "/*" in text:
-            bare = _without_comments(text, dialect)
-            normalised = None if bare is None else _normalise(bare, dialect)
-        if normalised is not None and _is_encodable(normalised.fingerprint):
-            fingerprint, list_size, placeholders, literals = normalised
-            facts = _cached_facts if len(fingerprint) <= _MAX_CACHED_CHARS else _read
-            return Statement(fingerprint, *facts(fingerprint, dialect), list_size, placeholders, literals)
-    return _opaque(f"unparsable:{_hex(text)}")
+class _Mask:
+    """A shape in which each number has its place.
+
+    Attributes:
+        compared: Takes the digits to be compared, which choose another mask; None if there are none, or it was chosen.
+        numbers: Takes the digits of the literals.
+        facts: As in the shape.
+        form: As in the shape.
+
+    """
+
+    __slots__ = ("compared", "facts", "form", "numbers")
+
+    def __init__(self, shape: _Shape, numbers: _Take, compared: _Take | None = None) -> None:
+        self.facts, self.form = shape
+        self.numbers = numbers
+        self.compared = compared
+
+
+class _Reader:
+    """Reads statements of one family of databases, and remembers what it has read.
+
+    Attributes:
+        dialects: Tried in this order.
+        texts: Statements with nothing that may differ, and those with placeholders besides: most likely they return.
+        masks: By mask; where digits are compared, also by mask and digits.
+        compared: By shape: which runs of digits are compared, counted outside of strings.
+        shapes: By shape and the digits compared.
+        long: By hash and length (64 bits and more: no two will meet).
+
+    """
+
+    def __init__(self, *dialects: _Dialect) -> None:
+        self.dialects = dialects
+        self.texts: dict[str, Statement] = {}
+        self.masks: dict[Hashable, _Mask] = {}
+        self.compared: dict[bytes, tuple[int, ...]] = {}
+        self.shapes: dict[Hashable, _Shape] = {}
+        self.long: dict[tuple[int, int], Statement] = {}
+
+    def read(self, text: str) -> Statement:
+        """Read a text that is not among `texts`."""
+        if len(text) > _MAX_CACHED_CHARS:
+            return self._read_long(text)
+        outside = text
+        strings: tuple[str, ...] = ()
+        if "'" in text:
+            parts = text.split("'")
+            if len(parts) % 2 == 0:
+                return self._read_once(text)
+            outside, strings = "''".join(parts[::2]), tuple(parts[1::2])
+        if "\\" in text:
+            return self._read_once(text)
+        try:
+            raw = outside.encode()
+        except UnicodeEncodeError:
+            return self._read_once(text)
+        zeros = raw.translate(_AS_ZEROS)
+        mask = self.masks.get(zeros)
+        if mask is not None and mask.compared is not None:
+            mask = self.masks.get((zeros, mask.compared(raw)))
+        if mask is None:
+            return self._read_shape(text, outside, raw, strings)
+        statement = _new(Statement, (*mask.facts, hash((mask.form, mask.numbers(raw), strings))))
+        if statement.placeholders:
+            _keep(self.texts, text, statement)
+        return statement
+
+    def _read_long(self, text: str) -> Statement:
+        key = (hash(text), len(text))
+        statement = self.long.get(key)
+        if statement is None:
+            statement, _ = self._read_tokens(text)
+            _keep(self.long, key, statement, _LONG_TEXTS)
+        return statement
+
+    def _read_once(self, text: str) -> Statement:
+        statement, _ = self._read_tokens(text)
+        _keep(self.texts, text, statement)
+        return statement
+
+    def _read_shape(self, text: str, outside: str, raw: bytes, strings: tuple[str, ...]) -> Statement:
+        """Read a text of which there is no mask yet, and keep what it teaches."""
+        runs = _RUN.findall(raw)
+        key = _RUN.sub(b"0", raw)
+        compared = self.compared.get(key)
+        shape = None if compared is None else self.shapes.get((key, _at(runs, compared)))
+        if shape is None or compared is None:
+            statement, literals = self._read_tokens(text)
+            compared = _compared(outside, len(runs), strings, literals, self.dialects[0])
+            if compared is None or literals is None:
+                _keep(self.texts, text, statement)
+                return statement
+            shape = _Shape(statement[:-1], literals[0])
+            _keep(self.compared, key, compared)
+            _keep(self.shapes, (key, _at(runs, compared)), shape)
+        numbers = tuple([run for index, run in enumerate(runs) if index not in compared])
+        statement = _new(Statement, (*shape.facts, hash((shape.form, numbers, strings))))
+        if statement.placeholders:
+            _keep(self.texts, text, statement)
+        if len(runs) <= _MAX_MASKED_NUMBERS:
+            self._keep_mask(raw, shape, compared)
+        return statement
+
+    def _keep_mask(self, raw: bytes, shape: _Shape, compared: tuple[int, ...]) -> None:
+        spans = [run.span() for run in _RUN.finditer(raw)]
+        numbers = _taking([span for index, span in enumerate(spans) if index not in compared], len(raw))
+        mask = _Mask(shape, numbers)
+        zeros = raw.translate(_AS_ZEROS)
+        if compared:
+            take = _taking(_at(spans, compared), len(raw))
+            _keep(self.masks, (zeros, take(raw)), mask)
+            mask = _Mask(shape, numbers, take)
+        _keep(self.masks, zeros, mask)
+
+    def _read_tokens(self, text: str) -> tuple[Statement, _Literals | None]:
+        """The statement, and its literals if they may be masked."""
+        if text.startswith("unparsable:") and re.fullmatch("unparsable:[0-9a-f]{16}", text):
+            return _opaque(text), None
+        for dialect in self.dialects:
+            read = _normalise(text, dialect)
+            as_it_is = read is not None and dialect is self.dialects[0]
+            if read is None and "/*" in text:
+                bare = _without_comments(text, dialect)
+                read = None if bare is None else _normalise(bare, dialect)
+            if read is not None and _is_encodable(read[0]):
+                fingerprint, list_size, placeholders, written = read
+                facts = _cached_facts if len(fingerprint) <= _MAX_CACHED_CHARS else _facts
+                literals = _parts(written) if written else None
+                token = None if literals is None else hash(literals)
+                statement = Statement(*facts(fingerprint, dialect), list_size, placeholders, token)
+                return statement, literals if as_it_is else None
+        return _opaque(f"unparsable:{_hex(text)}"), None
+
+
+_READERS: Final[dict[str | None, _Reader]] = {
+    **dict.fromkeys(("mysql", "mariadb"), _Reader(_MYSQL)),
+    **dict.fromkeys(("postgresql", "cockroachdb"), _Reader(_POSTGRESQL)),
+    **dict.fromkeys(("mssql", "microsoft.sql_server"), _Reader(_MSSQL)),
+    "sqlite": _Reader(_SQLITE),
+}
+_UNKNOWN: Final = _Reader(*_UNION)
+_RUN: Final = re.compile(rb"[0-9][0-9]*+")
+_new: Final = tuple.__new__
+
+
+def _keep(cache: dict[Any, Any], key: Hashable, value: object, most: int = _CACHED) -> None:
+    """Remember; a full cache begins anew, which costs less than knowing what was used last."""
+    if len(cache) >= most:
+        cache.clear()
+    cache[key] = value
+
+
+def _parts(literals: list[str]) -> _Literals:
+    """Literals apart: equal parts mean equal literals."""
+    form: list[str] = []
+    numbers: list[bytes] = []
+    strings: list[str] = []
+    decimal = re.compile(_DECIMAL).fullmatch
+    for literal in literals:
+        if literal.isdecimal():
+            numbers.append(literal.encode())
+            form.append("0")
+        elif literal[-1] == "'" and "\\" not in literal:
+            parts = literal.split("'")
+            strings += parts[1::2]
+            form.append("''".join(parts[::2]))
+        elif decimal(literal):
+            numbers += _RUN.findall(literal.encode())
+            form.append(re.sub("[0-9]+", "0", literal))
+        else:
+            form.append(literal)
+    return hash(tuple(form)), tuple(numbers), tuple(strings)
+
+
+def _compared(
+    outside: str, runs: int, strings: tuple[str, ...], literals: _Literals | None, dialect: _Dialect
+) -> tuple[int, ...] | None:
+    """Which runs of digits have to be compared; None if not all quotes are those of strings, or nothing may differ."""
+    if literals is None or literals[2] != strings or not (literals[1] or strings):
+        return None
+    if len(literals[1]) == runs:
+        return ()
+    free: set[int] = set()
+    for token in dialect.token.finditer(outside, dialect.leading.match(outside).end()):  # type: ignore[union-attr]
+        if re.fullmatch(_DECIMAL, token[1]):
+            free.update(token.start() + run.start() for run in re.finditer("[0-9]+", token[1]))
+    compared = [index for index, run in enumerate(re.finditer("[0-9]+", outside)) if run.start() not in free]
+    return tuple(compared) if len(compared) == runs - len(literals[1]) else None
+
+
+def _at(items: list[_T], places: tuple[int, ...]) -> tuple[_T, ...]:
+    return tuple([items[place] for place in places])
+
+
+def _taking(spans: Iterable[tuple[int, int]], size: int) -> _Take:
+    """Takes these spans out of any bytes of this size."""
+    layout = ""
+    position = 0
+    for start, end in spans:
+        layout += f"{start - position}x{end - start}s"
+        position = end
+    return Struct(f"{layout}{size - position}x").unpack
 
 
 def _opaque(fingerprint: str) -> Statement:
-    return Statement(fingerprint, *_NOTHING, list_size=None, placeholders=False, literals=None)
+    return Statement(
+        fingerprint, "", (), control=False, transaction="", list_size=None, placeholders=False, literals=None
+    )
 
 
 def _is_encodable(text: str) -> bool:
@@ -845,6 +1074,3 @@ def _is_encodable(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-_cached = lru_cache(maxsize=_CACHED_TEXTS)(_statement)

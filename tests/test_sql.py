@@ -280,13 +280,13 @@ def test_the_time_is_linear_in_the_length(name):
 
 def test_a_huge_statement_is_parsed_and_not_kept():
     text = "INSERT INTO t VALUES " + ",".join(["(1,'x')"] * 100_000)
-    before = sql._cached.cache_info().currsize
+    reader = sql._READERS["mysql"]
+    before = len(reader.texts), len(reader.shapes), len(reader.masks)
     statement = parse(text, "mysql")
     assert statement.fingerprint == "INSERT INTO t VALUES (?, ?)"
     assert statement.list_size > 500  # only the beginning is read
     assert statement.literals != parse(text[:-2] + "y')", "mysql").literals  # but all of it is hashed
-    assert sql._cached.cache_info().currsize == before
-    assert sql._cached.cache_info().maxsize * sql._MAX_CACHED_CHARS <= 10_000_000
+    assert (len(reader.texts), len(reader.shapes), len(reader.masks)) == before
 
 
 def test_long_texts_are_remembered_without_being_kept():
@@ -295,9 +295,10 @@ def test_long_texts_are_remembered_without_being_kept():
     assert parse("".join(text), "mysql") is first
     for n in range(sql._LONG_TEXTS + 1):
         parse(f"{text} LIMIT {n}", "mysql")
-    assert len(sql._long) <= sql._LONG_TEXTS
+    long = sql._READERS["mysql"].long
+    assert len(long) <= sql._LONG_TEXTS
     assert parse(text, "mysql") == first
-    assert not any(isinstance(part, str) and len(part) > 100 for key in sql._long for part in key)
+    assert not any(isinstance(part, str) and len(part) > 100 for key in long for part in key)
 
 
 # What must happen.
@@ -384,7 +385,7 @@ gaps = st.one_of(
 def test_comments_and_whitespace_and_the_case_of_keywords_never_change_the_fingerprint(case, data):
     text, system = case["sql"], case["system"]
     assume(not re.search(r"--|/\*|#", text))
-    dialect = sql._DIALECTS[system][0]
+    dialect = sql._READERS[system].dialects[0]
     tokens = list(dialect.tokens(text))
 
     def written(token):

@@ -43,8 +43,8 @@ def read_by_us(text, system, monkeypatch):
     statement = sql.parse(text, system)
     with monkeypatch.context() as patch:
         patch.setattr(sql, "_MAX_LIST_NESTING", 0)  # so that every value of a list is counted
-        fingerprint = sql._statement(text, system).fingerprint
-    tokens = sql._DIALECTS[system][0].tokens(fingerprint)
+        fingerprint = sql._READERS[system]._read_tokens(text)[0].fingerprint
+    tokens = sql._READERS[system].dialects[0].tokens(fingerprint)
     return Reading(set(statement.tables), statement.verb, sum(token == "?" for token in tokens))
 
 
