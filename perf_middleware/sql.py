@@ -27,7 +27,9 @@ import re
 from functools import cached_property, lru_cache
 from itertools import islice
 from struct import Struct
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -37,7 +39,7 @@ _T = TypeVar("_T")
 __all__ = ["Statement", "fingerprint_id", "parse"]
 
 
-class Statement(NamedTuple):
+class Statement(msgspec.Struct, frozen=True, gc=False):
     """What is known of a statement from its text alone.
 
     Attributes:
@@ -822,56 +824,72 @@ def _unquoted(name: str) -> str:
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# Literals apart from all else
+# What texts have in common that differ in their literals only
 #
-# Reading token by token costs fifty times what looking up costs, so it is done once for all texts that differ in
-# their literals only. Strings are cut out at the quotes, and every digit becomes a zero: what is left is the mask of a
-# text. Numbers have to be as long as one another to have one mask; where there is none yet, the text's shape is tried,
-# in which a number of any length is a single zero.
+# Reading token by token costs many times what looking up costs, so it is done once for all such texts. The mask of a
+# text has a zero for every digit; numbers must be as long as one another to have one mask. The shape of a text has
+# nothing between its quotes and a single zero for every number: it costs more to make, and is tried when no text of
+# the mask was seen yet.
 #
-# What was read of the first text of a mask holds for the next, because only this may differ between them:
-# - the inside of strings, of which no token outside can tell, as neither text has a backslash or an open quote, and all
-#   quotes of the first were those of strings;
-# - the digits of numbers as `_DECIMAL` has them. All others (of names, placeholders, hex numbers, comments) are
+# What was read of the first text of a shape holds for the next, because only this may differ between them:
+# - what is between single quotes, if all quotes of the first were those of strings and neither has a backslash: the
+#   tokens outside cannot tell;
+# - the digits of numbers as `_DECIMAL` has them. All others (in names, placeholders, hex numbers, comments) are
 #   compared.
 
 _AS_ZEROS: Final = bytes.maketrans(b"123456789", b"000000000")
 _DECIMAL: Final = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+_RUN: Final = re.compile(rb"[0-9][0-9]*+")
+_VALUE: Final = re.compile(rb"['0-9](?:(?<=')[^']*+'|[0-9]*+)")
+_QUOTE: Final = ord("'")
 
-#: Literals: hash of what cannot differ within a mask, the digits of their numbers, the insides of their strings.
-_Literals: TypeAlias = "tuple[int, tuple[bytes, ...], tuple[str, ...]]"
+# Of a shape whose strings, or lengths of numbers, hardly ever come twice.
+_MAX_MASKS: Final = 64
+
+#: The fields of a Statement but for the last.
+_Known: TypeAlias = "tuple[str, str, tuple[str, ...], bool, str, int | None, bool]"
 _Take: TypeAlias = "Callable[[bytes], tuple[bytes, ...]]"
+#: Hash of what literals of one shape have in common, their values, how many of these are strings.
+_Literals: TypeAlias = "tuple[int, tuple[bytes, ...], int]"
 
 
-class _Shape(NamedTuple):
-    """What texts that differ in their literals only have in common.
+class _Shape:
+    """What was read of the first text of a shape.
 
     Attributes:
-        facts: The fields of their Statement but for the last.
-        form: The first of their literals' parts.
+        known: What holds for all of them.
+        form: Hash of what their literals have in common.
+        order: Where the values of the literals are among the digits, and then the strings, of a text.
+        masks: Made so far.
 
     """
 
-    facts: tuple[Any, ...]
-    form: int
+    __slots__ = ("form", "known", "masks", "order")
+
+    def __init__(self, known: _Known, form: int, order: tuple[int, ...]) -> None:
+        self.known = known
+        self.form = form
+        self.order = order
+        self.masks = 0
 
 
 class _Mask:
-    """A shape in which each number has its place.
+    """A shape in which each value has its place.
 
     Attributes:
-        compared: Takes the digits to be compared, which choose another mask; None if there are none, or it was chosen.
-        numbers: Takes the digits of the literals.
-        facts: As in the shape.
+        compared: Takes the digits to compare, which choose another mask; None if there are none, or they have chosen.
+        values: Takes the values of the literals.
+        known: As in the shape.
         form: As in the shape.
 
     """
 
-    __slots__ = ("compared", "facts", "form", "numbers")
+    __slots__ = ("compared", "form", "known", "values")
 
-    def __init__(self, shape: _Shape, numbers: _Take, compared: _Take | None = None) -> None:
-        self.facts, self.form = shape
-        self.numbers = numbers
+    def __init__(self, shape: _Shape, values: _Take, compared: _Take | None) -> None:
+        self.known = shape.known
+        self.form = shape.form
+        self.values = values
         self.compared = compared
 
 
@@ -880,9 +898,9 @@ class _Reader:
 
     Attributes:
         dialects: Tried in this order.
-        texts: Statements with nothing that may differ, and those with placeholders besides: most likely they return.
-        masks: By mask; where digits are compared, also by mask and digits.
-        compared: By shape: which runs of digits are compared, counted outside of strings.
+        texts: Those that have no shape, and those with placeholders, which are the likeliest to come again.
+        masks: By mask, and by mask and the digits compared.
+        compared: By shape: places of the digits that are compared.
         shapes: By shape and the digits compared.
         long: By hash and length (64 bits and more: no two will meet).
 
@@ -900,27 +918,20 @@ class _Reader:
         """Read a text that is not among `texts`."""
         if len(text) > _MAX_CACHED_CHARS:
             return self._read_long(text)
-        outside = text
-        strings: tuple[str, ...] = ()
-        if "'" in text:
-            parts = text.split("'")
-            if len(parts) % 2 == 0:
-                return self._read_once(text)
-            outside, strings = "''".join(parts[::2]), tuple(parts[1::2])
-        if "\\" in text:
-            return self._read_once(text)
         try:
-            raw = outside.encode()
+            raw = text.encode()
         except UnicodeEncodeError:
-            return self._read_once(text)
+            return self._read_tokens(text)[0]
         zeros = raw.translate(_AS_ZEROS)
         mask = self.masks.get(zeros)
         if mask is not None and mask.compared is not None:
             mask = self.masks.get((zeros, mask.compared(raw)))
         if mask is None:
-            return self._read_shape(text, outside, raw, strings)
-        statement = _new(Statement, (*mask.facts, hash((mask.form, mask.numbers(raw), strings))))
-        if statement.placeholders:
+            return self._read_shape(text, raw)
+        fingerprint, verb, tables, control, transaction, list_size, placeholders = mask.known
+        literals = hash((mask.form, mask.values(raw)))
+        statement = Statement(fingerprint, verb, tables, control, transaction, list_size, placeholders, literals)
+        if placeholders:
             _keep(self.texts, text, statement)
         return statement
 
@@ -932,44 +943,45 @@ class _Reader:
             _keep(self.long, key, statement, _LONG_TEXTS)
         return statement
 
-    def _read_once(self, text: str) -> Statement:
-        statement, _ = self._read_tokens(text)
-        _keep(self.texts, text, statement)
-        return statement
-
-    def _read_shape(self, text: str, outside: str, raw: bytes, strings: tuple[str, ...]) -> Statement:
-        """Read a text of which there is no mask yet, and keep what it teaches."""
-        runs = _RUN.findall(raw)
-        key = _RUN.sub(b"0", raw)
+    def _read_shape(self, text: str, raw: bytes) -> Statement:
+        """Read a text of which there is no mask yet; learn from it if there is no shape either."""
+        parts = raw.split(b"'")
+        if len(parts) % 2 == 0 or b"\\" in raw:
+            return self._read_once(text)
+        outside, strings = b"''".join(parts[::2]), parts[1::2]
+        key, runs = _RUN.sub(b"0", outside), _RUN.findall(outside)
         compared = self.compared.get(key)
         shape = None if compared is None else self.shapes.get((key, _at(runs, compared)))
         if shape is None or compared is None:
-            statement, literals = self._read_tokens(text)
-            compared = _compared(outside, len(runs), strings, literals, self.dialects[0])
-            if compared is None or literals is None:
-                _keep(self.texts, text, statement)
-                return statement
-            shape = _Shape(statement[:-1], literals[0])
+            known, literals = self._read_tokens(text)
+            compared = _compared(outside, len(runs), len(strings), literals, self.dialects[0])
+            if literals is None or compared is None:
+                return self._kept(text, known)
+            shape = _Shape(msgspec.structs.astuple(known)[:-1], literals[0], _places(raw, compared, len(runs))[2])
             _keep(self.compared, key, compared)
             _keep(self.shapes, (key, _at(runs, compared)), shape)
-        numbers = tuple([run for index, run in enumerate(runs) if index not in compared])
-        statement = _new(Statement, (*shape.facts, hash((shape.form, numbers, strings))))
-        if statement.placeholders:
-            _keep(self.texts, text, statement)
-        if len(runs) <= _MAX_MASKED_NUMBERS:
+        if shape.masks < _MAX_MASKS:
+            shape.masks += 1
             self._keep_mask(raw, shape, compared)
-        return statement
+        statement = Statement(*shape.known, hash((shape.form, _at(runs + strings, shape.order))))
+        return self._kept(text, statement) if statement.placeholders else statement
 
     def _keep_mask(self, raw: bytes, shape: _Shape, compared: tuple[int, ...]) -> None:
-        spans = [run.span() for run in _RUN.finditer(raw)]
-        numbers = _taking([span for index, span in enumerate(spans) if index not in compared], len(raw))
-        mask = _Mask(shape, numbers)
         zeros = raw.translate(_AS_ZEROS)
+        values, others, _ = _places(raw, compared, 0)
+        mask = _Mask(shape, _taking(values, len(raw)), None)
         if compared:
-            take = _taking(_at(spans, compared), len(raw))
+            take = _taking(others, len(raw))
             _keep(self.masks, (zeros, take(raw)), mask)
-            mask = _Mask(shape, numbers, take)
+            mask = _Mask(shape, mask.values, take)
         _keep(self.masks, zeros, mask)
+
+    def _read_once(self, text: str) -> Statement:
+        return self._kept(text, self._read_tokens(text)[0])
+
+    def _kept(self, text: str, statement: Statement) -> Statement:
+        _keep(self.texts, text, statement)
+        return statement
 
     def _read_tokens(self, text: str) -> tuple[Statement, _Literals | None]:
         """The statement, and its literals if they may be masked."""
@@ -985,7 +997,7 @@ class _Reader:
                 fingerprint, list_size, placeholders, written = read
                 facts = _cached_facts if len(fingerprint) <= _MAX_CACHED_CHARS else _facts
                 literals = _parts(written) if written else None
-                token = None if literals is None else hash(literals)
+                token = None if literals is None else hash(literals[:2])
                 statement = Statement(*facts(fingerprint, dialect), list_size, placeholders, token)
                 return statement, literals if as_it_is else None
         return _opaque(f"unparsable:{_hex(text)}"), None
@@ -998,8 +1010,6 @@ _READERS: Final[dict[str | None, _Reader]] = {
     "sqlite": _Reader(_SQLITE),
 }
 _UNKNOWN: Final = _Reader(*_UNION)
-_RUN: Final = re.compile(rb"[0-9][0-9]*+")
-_new: Final = tuple.__new__
 
 
 def _keep(cache: dict[Any, Any], key: Hashable, value: object, most: int = _CACHED) -> None:
@@ -1012,39 +1022,68 @@ def _keep(cache: dict[Any, Any], key: Hashable, value: object, most: int = _CACH
 def _parts(literals: list[str]) -> _Literals:
     """Literals apart: equal parts mean equal literals."""
     form: list[str] = []
-    numbers: list[bytes] = []
-    strings: list[str] = []
+    values: list[bytes] = []
+    strings = 0
     decimal = re.compile(_DECIMAL).fullmatch
     for literal in literals:
         if literal.isdecimal():
-            numbers.append(literal.encode())
+            values.append(literal.encode())
             form.append("0")
         elif literal[-1] == "'" and "\\" not in literal:
             parts = literal.split("'")
-            strings += parts[1::2]
+            values += [part.encode("utf-8", "surrogatepass") for part in parts[1::2]]
             form.append("''".join(parts[::2]))
+            strings += len(parts) // 2
         elif decimal(literal):
-            numbers += _RUN.findall(literal.encode())
+            values += _RUN.findall(literal.encode())
             form.append(re.sub("[0-9]+", "0", literal))
         else:
             form.append(literal)
-    return hash(tuple(form)), tuple(numbers), tuple(strings)
+    return hash(tuple(form)), tuple(values), strings
 
 
 def _compared(
-    outside: str, runs: int, strings: tuple[str, ...], literals: _Literals | None, dialect: _Dialect
+    outside: bytes, runs: int, strings: int, literals: _Literals | None, dialect: _Dialect
 ) -> tuple[int, ...] | None:
-    """Which runs of digits have to be compared; None if not all quotes are those of strings, or nothing may differ."""
-    if literals is None or literals[2] != strings or not (literals[1] or strings):
+    """Places of the digits to compare; None if the text cannot have a shape, or has nothing that may differ."""
+    if literals is None or literals[2] != strings or not literals[1]:
         return None
-    if len(literals[1]) == runs:
+    numbers = len(literals[1]) - strings
+    if numbers == runs:
         return ()
     free: set[int] = set()
-    for token in dialect.token.finditer(outside, dialect.leading.match(outside).end()):  # type: ignore[union-attr]
+    text = outside.decode()
+    for token in dialect.token.finditer(text, dialect.leading.match(text).end()):  # type: ignore[union-attr]
         if re.fullmatch(_DECIMAL, token[1]):
             free.update(token.start() + run.start() for run in re.finditer("[0-9]+", token[1]))
-    compared = [index for index, run in enumerate(re.finditer("[0-9]+", outside)) if run.start() not in free]
-    return tuple(compared) if len(compared) == runs - len(literals[1]) else None
+    compared = [index for index, run in enumerate(re.finditer("[0-9]+", text)) if run.start() not in free]
+    return tuple(compared) if len(compared) == runs - numbers else None
+
+
+_Span: TypeAlias = "tuple[int, int]"
+
+
+def _places(raw: bytes, compared: tuple[int, ...], runs: int) -> tuple[list[_Span], list[_Span], tuple[int, ...]]:
+    """Where the values of the literals are, and the digits to compare, and the order of the values (see `_Shape`)."""
+    values: list[_Span] = []
+    others: list[_Span] = []
+    order: list[int] = []
+    run = -1
+    string = runs - 1
+    for found in _VALUE.finditer(raw):
+        start, end = found.span()
+        if raw[start] == _QUOTE:
+            string += 1
+            values.append((start + 1, end - 1))
+            order.append(string)
+            continue
+        run += 1
+        if run in compared:
+            others.append((start, end))
+        else:
+            values.append((start, end))
+            order.append(run)
+    return values, others, tuple(order)
 
 
 def _at(items: list[_T], places: tuple[int, ...]) -> tuple[_T, ...]:

@@ -6,6 +6,7 @@ import string
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
@@ -31,6 +32,15 @@ def fingerprint(text, system=None):
     return parse(text, system).fingerprint
 
 
+def facts(statement):
+    """What is read from the fingerprint alone."""
+    return without_literals(statement)[:5]
+
+
+def without_literals(statement):
+    return msgspec.structs.astuple(statement)[:7]
+
+
 # What must not happen: raising, leaking, merging, growing.
 
 
@@ -45,7 +55,7 @@ def fingerprint(text, system=None):
 def test_no_text_raises_and_every_fingerprint_is_its_own(text, system):
     statement = parse(text, system)
     again = parse(statement.fingerprint, system)
-    assert again[:5] == statement[:5]
+    assert facts(again) == facts(statement)
     assert fingerprint_id(statement.fingerprint)
     statement.fingerprint.encode()
 
@@ -71,14 +81,14 @@ PIECES = sorted(
 )
 def test_pieces_of_statements_in_any_order_give_a_fingerprint_that_is_its_own(pieces, system):
     statement = parse(" ".join(pieces), system)
-    assert parse(statement.fingerprint, system)[:5] == statement[:5]
+    assert facts(parse(statement.fingerprint, system)) == facts(statement)
 
 
 @pytest.mark.parametrize("thing", [None, 5, 1.5, object(), ["SELECT 'canary'"], {"SELECT": "canary"}, print])
 def test_what_is_no_text_is_unparsable_and_not_looked_at(thing):
     statement = parse(thing)
     assert UNPARSABLE.fullmatch(statement.fingerprint)
-    assert statement[1:] == ("", (), False, "", None, False, None)
+    assert statement == Statement(statement.fingerprint, "", (), False, "", None, False, None)
 
 
 def test_an_odd_system_or_a_str_subclass_is_no_trouble():
@@ -196,7 +206,7 @@ def test_no_literal_survives_in_a_text_that_is_cut_off(case, system, data):
 def test_what_cannot_be_tokenised_becomes_a_hash(text, system):
     statement = parse(text, system)
     assert UNPARSABLE.fullmatch(statement.fingerprint)
-    assert statement == parse(statement.fingerprint, system)._replace(fingerprint=statement.fingerprint)
+    assert statement == parse(statement.fingerprint, system)
     other = text.replace(b"canaryx", b"other") if isinstance(text, bytes) else text.replace("canaryx", "other")
     assert fingerprint(other, system) != statement.fingerprint
 
@@ -394,7 +404,7 @@ def test_comments_and_whitespace_and_the_case_of_keywords_never_change_the_finge
         return token
 
     loosened = "".join(written(token) + data.draw(gaps) for token in tokens)
-    assert parse(loosened, system)[:7] == parse(text, system)[:7]
+    assert without_literals(parse(loosened, system)) == without_literals(parse(text, system))
 
 
 @pytest.mark.parametrize("value", ["5", "-5", "+5", "'x'", "?", "%s", "%(name)s", ":name", ":1", "NULL", "TRUE", ".5"])
@@ -575,8 +585,12 @@ def test_equal_literals_have_equal_hashes_and_others_have_others():
 
 
 def test_placeholders_are_no_literals():
-    assert parse("SELECT a FROM t WHERE b = %s")[6:] == (True, None)
-    assert parse("SELECT a FROM t WHERE b IS NULL")[6:] == (False, None)
+    def values(text):
+        statement = parse(text)
+        return statement.placeholders, statement.literals
+
+    assert values("SELECT a FROM t WHERE b = %s") == (True, None)
+    assert values("SELECT a FROM t WHERE b IS NULL") == (False, None)
     mixed = parse("SELECT a FROM t WHERE b = %s AND c = 1")
     assert mixed.placeholders
     assert mixed.literals is not None
