@@ -24,7 +24,7 @@ What is decided here:
 from __future__ import annotations
 
 import re
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from itertools import islice
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
@@ -91,11 +91,12 @@ def parse(text: str | bytes | bytearray, system: str | None = None) -> Statement
         system: OpenTelemetry's `db.system.name`; a sensible union of the dialects is assumed if it is unknown.
 
     """
-    if type(system) is not str:
-        system = None
     if type(text) is not str:
         text = _plain(text)
-    reader = _READERS.get(system, _UNKNOWN)
+    try:
+        reader = _READERS[system]
+    except (KeyError, TypeError):
+        reader = _UNKNOWN
     return reader.texts.get(text) or reader.read(text)
 
 
@@ -838,6 +839,10 @@ def _unquoted(name: str) -> str:
 #   compared.
 
 _AS_ZEROS: Final = bytes.maketrans(b"123456789", b"000000000")
+# Digits become space and space becomes digits, so that `split` takes out the numbers; or all but digits becomes space,
+# so that it takes out all else.
+_AS_SPACE: Final = bytes.maketrans(b"0123456789 \t\n\r\v\f", b"          012345")
+_BETWEEN_AS_SPACE: Final = bytes(byte if byte in b"0123456789" else 32 for byte in range(256))
 _DECIMAL: Final = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 _RUN: Final = re.compile(rb"[0-9][0-9]*+")
 _VALUE: Final = re.compile(rb"['0-9](?:(?<=')[^']*+'|[0-9]*+)")
@@ -846,8 +851,6 @@ _QUOTE: Final = ord("'")
 # Of a shape whose strings, or lengths of numbers, hardly ever come twice.
 _MAX_MASKS: Final = 64
 
-#: The fields of a Statement but for the last.
-_Known: TypeAlias = "tuple[str, str, tuple[str, ...], bool, str, int | None, bool]"
 _Take: TypeAlias = "Callable[[bytes], tuple[bytes, ...]]"
 #: Hash of what literals of one shape have in common, their values, how many of these are strings.
 _Literals: TypeAlias = "tuple[int, tuple[bytes, ...], int]"
@@ -857,17 +860,19 @@ class _Shape:
     """What was read of the first text of a shape.
 
     Attributes:
-        known: What holds for all of them.
+        statement: Makes a Statement of another hash of literals.
+        placeholders: As there.
         form: Hash of what their literals have in common.
         order: Where the values of the literals are among the digits, and then the strings, of a text.
         masks: Made so far.
 
     """
 
-    __slots__ = ("form", "known", "masks", "order")
+    __slots__ = ("form", "masks", "order", "placeholders", "statement")
 
-    def __init__(self, known: _Known, form: int, order: tuple[int, ...]) -> None:
-        self.known = known
+    def __init__(self, first: Statement, form: int, order: tuple[int, ...]) -> None:
+        self.statement: Callable[[int], Statement] = partial(Statement, *msgspec.structs.astuple(first)[:-1])
+        self.placeholders = first.placeholders
         self.form = form
         self.order = order
         self.masks = 0
@@ -879,16 +884,13 @@ class _Mask:
     Attributes:
         compared: Takes the digits to compare, which choose another mask; None if there are none, or they have chosen.
         values: Takes the values of the literals.
-        known: As in the shape.
-        form: As in the shape.
 
     """
 
-    __slots__ = ("compared", "form", "known", "values")
+    __slots__ = ("compared", "shape", "values")
 
-    def __init__(self, shape: _Shape, values: _Take, compared: _Take | None) -> None:
-        self.known = shape.known
-        self.form = shape.form
+    def __init__(self, shape: _Shape, values: _Take, compared: _Take | None = None) -> None:
+        self.shape = shape
         self.values = values
         self.compared = compared
 
@@ -921,19 +923,16 @@ class _Reader:
         try:
             raw = text.encode()
         except UnicodeEncodeError:
-            return self._read_tokens(text)[0]
+            raw = text.encode("utf-8", "surrogatepass")
         zeros = raw.translate(_AS_ZEROS)
         mask = self.masks.get(zeros)
         if mask is not None and mask.compared is not None:
             mask = self.masks.get((zeros, mask.compared(raw)))
         if mask is None:
             return self._read_shape(text, raw)
-        fingerprint, verb, tables, control, transaction, list_size, placeholders = mask.known
-        literals = hash((mask.form, mask.values(raw)))
-        statement = Statement(fingerprint, verb, tables, control, transaction, list_size, placeholders, literals)
-        if placeholders:
-            _keep(self.texts, text, statement)
-        return statement
+        shape = mask.shape
+        statement = shape.statement(hash(mask.values(raw)) ^ shape.form)
+        return self._kept(text, statement) if shape.placeholders else statement
 
     def _read_long(self, text: str) -> Statement:
         key = (hash(text), len(text))
@@ -948,8 +947,9 @@ class _Reader:
         parts = raw.split(b"'")
         if len(parts) % 2 == 0 or b"\\" in raw:
             return self._read_once(text)
-        outside, strings = b"''".join(parts[::2]), parts[1::2]
-        key, runs = _RUN.sub(b"0", outside), _RUN.findall(outside)
+        outside, strings = b"\n" + b"''".join(parts[::2]) + b"\n", parts[1::2]
+        key = b" ".join(outside.translate(_AS_SPACE).split())
+        runs = outside.translate(_BETWEEN_AS_SPACE).split()
         compared = self.compared.get(key)
         shape = None if compared is None else self.shapes.get((key, _at(runs, compared)))
         if shape is None or compared is None:
@@ -957,19 +957,19 @@ class _Reader:
             compared = _compared(outside, len(runs), len(strings), literals, self.dialects[0])
             if literals is None or compared is None:
                 return self._kept(text, known)
-            shape = _Shape(msgspec.structs.astuple(known)[:-1], literals[0], _places(raw, compared, len(runs))[2])
+            shape = _Shape(known, literals[0], _places(raw, compared, len(runs))[2])
             _keep(self.compared, key, compared)
             _keep(self.shapes, (key, _at(runs, compared)), shape)
         if shape.masks < _MAX_MASKS:
             shape.masks += 1
             self._keep_mask(raw, shape, compared)
-        statement = Statement(*shape.known, hash((shape.form, _at(runs + strings, shape.order))))
-        return self._kept(text, statement) if statement.placeholders else statement
+        statement = shape.statement(hash(_at(runs + strings, shape.order)) ^ shape.form)
+        return self._kept(text, statement) if shape.placeholders else statement
 
     def _keep_mask(self, raw: bytes, shape: _Shape, compared: tuple[int, ...]) -> None:
         zeros = raw.translate(_AS_ZEROS)
         values, others, _ = _places(raw, compared, 0)
-        mask = _Mask(shape, _taking(values, len(raw)), None)
+        mask = _Mask(shape, _taking(values, len(raw)))
         if compared:
             take = _taking(others, len(raw))
             _keep(self.masks, (zeros, take(raw)), mask)
@@ -997,19 +997,20 @@ class _Reader:
                 fingerprint, list_size, placeholders, written = read
                 facts = _cached_facts if len(fingerprint) <= _MAX_CACHED_CHARS else _facts
                 literals = _parts(written) if written else None
-                token = None if literals is None else hash(literals[:2])
+                token = None if literals is None else hash(literals[1]) ^ literals[0]
                 statement = Statement(*facts(fingerprint, dialect), list_size, placeholders, token)
                 return statement, literals if as_it_is else None
         return _opaque(f"unparsable:{_hex(text)}"), None
 
 
+_UNKNOWN: Final = _Reader(*_UNION)
 _READERS: Final[dict[str | None, _Reader]] = {
     **dict.fromkeys(("mysql", "mariadb"), _Reader(_MYSQL)),
     **dict.fromkeys(("postgresql", "cockroachdb"), _Reader(_POSTGRESQL)),
     **dict.fromkeys(("mssql", "microsoft.sql_server"), _Reader(_MSSQL)),
     "sqlite": _Reader(_SQLITE),
+    None: _UNKNOWN,
 }
-_UNKNOWN: Final = _Reader(*_UNION)
 
 
 def _keep(cache: dict[Any, Any], key: Hashable, value: object, most: int = _CACHED) -> None:
@@ -1052,7 +1053,7 @@ def _compared(
     if numbers == runs:
         return ()
     free: set[int] = set()
-    text = outside.decode()
+    text = outside.decode("utf-8", "surrogatepass")
     for token in dialect.token.finditer(text, dialect.leading.match(text).end()):  # type: ignore[union-attr]
         if re.fullmatch(_DECIMAL, token[1]):
             free.update(token.start() + run.start() for run in re.finditer("[0-9]+", token[1]))

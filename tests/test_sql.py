@@ -596,8 +596,10 @@ def test_placeholders_are_no_literals():
     assert mixed.literals is not None
 
 
-def test_the_same_text_is_parsed_once():
-    text = "SELECT 'only in this test' FROM t"
+@pytest.mark.parametrize(
+    "text", ["SELECT a FROM only_here", "SELECT a FROM only_here WHERE b = 'x' AND c = %s LIMIT 1"]
+)
+def test_the_same_text_is_read_once(text):
     assert parse(text, "mysql") is parse(text, "mysql")
     assert isinstance(parse(text, "mysql"), Statement)
 
