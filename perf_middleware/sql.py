@@ -382,6 +382,24 @@ def _without_comments(text: str, dialect: _Dialect) -> str | None:
     return None if executed else "".join(kept) + text[position:]
 
 
+def _without_last_comments(text: str) -> str:
+    """The text before comments at its end, which tracing tools put there and which are never the same.
+
+    It may end within what a quote or comment opened: then it cannot be tokenised, and the whole text has to be read.
+    A comment of several lines stays: what begins it may stand in a comment that ends with the line.
+    """
+    end = len(text)
+    while text.endswith("*/", 0, end):
+        start = text.rfind("/*", 0, end)
+        closes_at_end = text.find("*/", start + 2, end) == end - 2
+        if start < 1 or not closes_at_end or text[start + 2] in "!M" or not text[start - 1].isspace():
+            break
+        if "\n" in text[start:end] or "\r" in text[start:end]:
+            break
+        end = len(text[:start].rstrip())
+    return text[:end]
+
+
 def _comment_end(text: str, start: int, *, nested: bool) -> int:
     """Where the comment's body that begins at `start` has ended; 0 if it does not."""
     depth = 1
@@ -944,8 +962,13 @@ class _Reader:
 
     def _read_shape(self, text: str, raw: bytes) -> Statement:
         """Read a text of which there is no mask yet; learn from it if there is no shape either."""
+        if text.endswith("*/"):
+            bare = _without_last_comments(text)
+            statement = None if bare == text else self.texts.get(bare) or self.read(bare)
+            if statement is not None and not statement.fingerprint.startswith("unparsable:"):
+                return statement
         parts = raw.split(b"'")
-        if len(parts) % 2 == 0 or b"\\" in raw:
+        if len(parts) % 2 == 0 or "\\" in text:
             return self._read_once(text)
         outside, strings = b"\n" + b"''".join(parts[::2]) + b"\n", parts[1::2]
         key = b" ".join(outside.translate(_AS_SPACE).split())
