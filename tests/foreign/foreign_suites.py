@@ -53,6 +53,7 @@ class Suite:
     Attributes:
         by_headers: Tests that compare all headers of a response, each with what it compares: ours are among them
             because they were asked for, so these are judged with `headers="off"`.
+        apart: Tests that are about the object our door is put around, each with what it asks of that object.
         faults: Faults of ours that the tests provoke, each with the reason.
 
     """
@@ -64,6 +65,7 @@ class Suite:
     blocks: bool = False
     environment: dict[str, str] = field(default_factory=dict)
     by_headers: dict[str, str] = field(default_factory=dict)
+    apart: dict[str, str] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
 
     def run(self, tests, *, hooked=False, headers="full"):
@@ -83,7 +85,7 @@ class Suite:
             )
             outcomes = _outcomes(output)
             finished = done.returncode in (PASSED, FAILED) and outcomes
-            assert finished, f"{self.name} ended with code {done.returncode}:\n{done.stdout[-5000:]}"
+            assert finished, f"{self.name} ended with code {done.returncode}:\n{_end_of(done.stdout)}"
             return Run(outcomes, *_seen(output))
 
     def _variables(self, output, *, hooked, headers):
@@ -109,6 +111,7 @@ class Verdict:
     failing_bare: list[str]
     newly_failing: list[str]
     by_headers: list[str]
+    apart: list[str]
     flaky: list[str]
     seen: dict[str, int]
     faults: dict[str, int]
@@ -126,8 +129,9 @@ def compare(suite, tests):
         version=suite.version,
         tests=len(bare.outcomes),
         failing_bare=[test for test, outcome in bare.outcomes.items() if outcome == "failed"],
-        newly_failing=[test for test in steady if test not in by_headers],
+        newly_failing=[test for test in steady if test not in by_headers and test not in suite.apart],
         by_headers=by_headers,
+        apart=[test for test in steady if test in suite.apart],
         flaky=[test for test in broken if test not in steady],
         seen=dict(hooked.seen),
         faults=dict(hooked.faults),
@@ -148,6 +152,12 @@ def _environment(folder, *, hooked):
     site = next((folder / "lib").glob("python*/site-packages"))
     (site / "foreign.pth").write_text("\n".join([*lines, *["import foreign_door"] * hooked]) + "\n")
     return str(python)
+
+
+def _end_of(printed):
+    """Where an interpreter crashed, or else the last words."""
+    crash = printed.rfind("Fatal Python error")
+    return printed[crash:][:3000] if crash >= 0 else printed[-3000:]
 
 
 def _outcomes(output):

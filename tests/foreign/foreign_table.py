@@ -11,6 +11,7 @@ NOTES = {
     "newly_failing": "newly failing",
     "failing_bare": "failing without us too",
     "by_headers": "judged without our headers",
+    "apart": "not judged, see tests/foreign/test_foreign.py",
     "flaky": "passed the second time, or failed without us then",
 }
 
