@@ -8,6 +8,7 @@ tasks) is told apart as `phase: background` and is not in the response time.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from threading import get_ident
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Unpack
@@ -97,6 +98,12 @@ class _Request:
         token = current.set(self._capture)
         try:
             await app(self._scope, receive, self._send)
+        except GeneratorExit as error:  # a task that nobody waited for was collected, in whatever context
+            with suppress(ValueError):
+                current.reset(token)
+            self._find_route()
+            self._pipeline.abandon(self._capture, status=self._status, error=error)
+            raise
         except BaseException as error:
             current.reset(token)
             failed = isinstance(error, Exception) and self._capture.first_byte_ns is None
@@ -128,12 +135,16 @@ class _Request:
 
     def _finish(self, status: int | None, *, error: BaseException | None = None, truncated: bool = False) -> None:
         """Finish once, under the name of the route that is known by now."""
-        if self._capture.open and self._capture.route is None:
+        if self._capture.open:
+            self._find_route()
+        self._pipeline.finish(self._capture, status=status, error=error, truncated=truncated)
+
+    def _find_route(self) -> None:
+        if self._capture.route is None:
             try:
                 self._capture.route = starlette.route_of(self._scope, self._holder, self._root_path)
             except Exception as ours:  # noqa: BLE001 - never the application's problem
                 fault("starlette", ours)
-        self._pipeline.finish(self._capture, status=status, error=error, truncated=truncated)
 
 
 def _is_open(outer: Capture | None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from contextvars import copy_context
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -46,7 +47,10 @@ class profile:  # noqa: N801 - it reads as the verb it is
         block, self._open = self._open, None
         if block is not None:
             block.pause()
-            block.finish(error)
+            if kind is GeneratorExit:
+                block.abandon(error)
+            else:
+                block.finish(error)
 
     async def __aenter__(self) -> Profile:
         return self._enter(on_loop=True)
@@ -122,6 +126,11 @@ class _Open:
         if self.pipeline is not None and self.capture is not None:
             self.pipeline.finish(self.capture, error=error)
 
+    def abandon(self, error: BaseException | None) -> None:
+        """End it where the garbage collector may be calling."""
+        if self.pipeline is not None and self.capture is not None:
+            self.pipeline.abandon(self.capture, error=error)
+
     def step(self, function: Callable[..., Any], *args: Any) -> Any:
         """One step of a generator: only here is the profile current."""
         self.resume()
@@ -153,11 +162,13 @@ def _drive(generator: Any, name: str) -> Generator[Any, Any, Any]:
             try:
                 step = (generator.send, (yield item))
             except GeneratorExit:
-                block.step(generator.close)
-                block.finish(None)
+                copy_context().run(block.step, generator.close)  # see `Pipeline.abandon`
+                block.abandon(None)
                 raise
             except BaseException as error:  # noqa: BLE001 - thrown in by the consumer, for the generator to see
                 step = (generator.throw, error)
+    except GeneratorExit:
+        raise
     except BaseException as error:
         block.finish(error)
         raise

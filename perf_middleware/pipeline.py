@@ -5,9 +5,13 @@ Doors call `begin`, `answer` (at the first byte) and `finish`. Nothing raised he
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import time
+import weakref
+from collections import deque
+from contextvars import copy_context
 from datetime import UTC, datetime
 from functools import lru_cache
 from random import Random
@@ -68,12 +72,15 @@ class Pipeline:
             log = Log(names=settings.log_names, sample_rate=settings.log_sample_rate, slow_ms=settings.slow_request_ms)
             self.sinks.insert(0, log)
         self._names: set[str] = set()
+        self._abandoned: deque[Capture] = deque()
+        _pipelines.add(self)
         self._drivers = collector.known() if settings.drivers is None else settings.drivers
         if self._drivers:
             collector.install(*self._drivers)
 
     def close(self) -> None:
         """Send what is left to the store and unhook the drivers."""
+        self.finish_abandoned()
         self.rolling.close()
         if self._drivers:
             collector.uninstall(*self._drivers)
@@ -94,6 +101,8 @@ class Pipeline:
 
         `headers_in` are the request's own ids by lower-case header name.
         """
+        if self._abandoned:
+            self.finish_abandoned()
         try:
             return self._begin(kind, name, method, headers_in or {})
         except Exception as error:  # noqa: BLE001 - never the application's problem
@@ -134,13 +143,37 @@ class Pipeline:
         truncated: bool = False,
     ) -> None:
         """Close the profile, detect, and hand it to the sinks; a second call does nothing."""
-        token = current.set(SUPPRESSED)  # queries of a sink are nobody's, and its blocks no profiles
+        if self._abandoned:
+            self.finish_abandoned()
         try:
             self._finish(capture, status, error, truncated=truncated)
         except Exception as ours:  # noqa: BLE001
             fault("finish", ours)
-        finally:
-            current.reset(token)
+
+    def abandon(self, capture: Capture, *, status: int | None = None, error: BaseException | None = None) -> None:
+        """End a profile that nobody closed; the next one to begin or to end finishes it.
+
+        The garbage collector may be calling, which comes in the middle of anything: under a lock of ours or of a
+        sink's, or (up to CPython 3.11) while a context variable of this very context is being set.
+        """
+        profile = capture.profile
+        if profile is not None:
+            capture.last_byte_ns = capture.last_byte_ns or perf_counter_ns()
+            profile.status = status if status is not None else profile.status
+            profile.error = None if error is None else type(error).__name__
+            self._abandoned.append(capture)
+
+    def finish_abandoned(self) -> None:
+        """Finish what was abandoned until now."""
+        while self._abandoned:
+            try:
+                capture = self._abandoned.popleft()
+            except IndexError:  # another thread was faster
+                return
+            try:
+                self._finish(capture, None, None, truncated=False)
+            except Exception as ours:  # noqa: BLE001
+                fault("finish", ours)
 
     def is_overdue(self, capture: Capture) -> bool:
         """Whether an open profile has lasted longer than `max_duration_s`."""
@@ -231,7 +264,8 @@ class Pipeline:
         if capture.first_byte_ns is not None:
             profile.first_byte_ms = (capture.first_byte_ns - capture.start_ns) / 1e6
         profile.status = status if status is not None else profile.status
-        profile.error = None if error is None else type(error).__name__
+        if error is not None:
+            profile.error = type(error).__name__
         if profile.kind == "request":
             profile.route = capture.route
             profile.name = self._bounded(f"{profile.method} {capture.route or UNMATCHED}")
@@ -255,6 +289,11 @@ class Pipeline:
             return
         if unusual:
             profile.weight = 1.0
+        if self.sinks:
+            copy_context().run(self._hand_over, profile)
+
+    def _hand_over(self, profile: Profile) -> None:
+        current.set(SUPPRESSED)  # queries of a sink are nobody's, and its blocks no profiles
         for sink in self.sinks:
             self._sink(sink, profile)
 
@@ -272,6 +311,16 @@ class Pipeline:
             return OTHER
         self._names.add(name)
         return name
+
+
+#: Those of this process, for its end.
+_pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()
+
+
+@atexit.register  # before the stores flush, which have registered themselves before
+def _finish_all_abandoned() -> None:
+    for pipeline in list(_pipelines):
+        pipeline.finish_abandoned()
 
 
 def _rfc3339(at_s: float) -> str:

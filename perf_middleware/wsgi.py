@@ -9,7 +9,6 @@ returned a list, yielded its first item, or called `write`: so the headers tell 
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any, Unpack
 
 from perf_middleware import frameworks
@@ -130,6 +129,10 @@ class _Request:
         status = 500 if error is not None and self._capture.first_byte_ns is None else self._status
         self._pipeline.finish(self._capture, status=status, error=error)
 
+    def abandon(self) -> None:
+        """Leave the end to the next request."""
+        self._pipeline.abandon(self._capture, status=self._status)
+
     def _start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
         """Hold the application's call until its first byte; `exc_info` replaces what was said before."""
         held = (status, headers, exc_info) if exc_info else (status, headers)
@@ -227,9 +230,9 @@ class _Body:
             request.close(getattr(self._body, "close", None))
 
     def __del__(self) -> None:
-        """A body dropped without `close` (against PEP 3333) still leaves its record, unless Python is shutting down."""
-        if self._request is not None and not sys.is_finalizing():
-            self._request.finish(None)
+        """A body dropped without `close` (against PEP 3333) still leaves its record."""
+        if self._request is not None:
+            self._request.abandon()
 
 
 def _ids(environ: dict[str, Any]) -> dict[str, str] | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
 
 import anyio
 import anyio.lowlevel
@@ -239,6 +241,27 @@ def test_cancellation_leaves_one_record(profiled, run, when):
     (profile,) = profiled.profiles
     assert profile.error in ("CancelledError", "Cancelled")
     assert profile.status == (200 if when == "after" else None)
+
+
+def test_a_task_found_by_the_garbage_collector_leaves_one_record_with_the_next_request(profiled):
+    """It is closed in whatever context was interrupted: not the one it began in."""
+
+    class Never:
+        def __await__(self):
+            yield
+
+    async def app(scope, receive, send):
+        await Never()
+
+    wrapped = profiled(PerfMiddleware, app)
+    task = wrapped(http(), None, None)
+    Context().run(task.send, None)
+    del task
+    gc.collect()
+    assert profiled.profiles == []
+    wrapped.close()
+    (profile,) = profiled.profiles
+    assert profile.error == "GeneratorExit"
 
 
 def test_a_disconnect_leaves_one_record(profiled, run):

@@ -256,7 +256,9 @@ def test_a_generator_that_is_closed_cleans_up_inside(blocks, query):
     next(running)
     running.close()
     running.close()
-    assert counts(blocks) == [("g", 1)]
+    with profile("next"):  # closing may be the garbage collector's doing, so another profile finishes it
+        pass
+    assert counts(blocks) == [("g", 1), ("next", 0)]
     assert blocks[0].error is None
 
 

@@ -69,7 +69,7 @@ def test_flask(profiled, path, name, status):
 
 def test_a_mount_from_the_path_is_no_part_of_the_route(profiled):
     app = DispatcherMiddleware(Response("none", 404), {"/mounted": shop()})
-    Client(profiled(PerfMiddleware, app)).get("/mounted/orders/7/")
+    Client(profiled(PerfMiddleware, app)).get("/mounted/orders/7/").close()
     assert profiled.profiles[0].route == "/orders/<int:number>/"
 
 
