@@ -52,7 +52,7 @@ def note_query(  # noqa: PLR0917 - a row's facts, in its order; keywords would c
         extra.blocking = True
     if extra is not None:
         capture.plain = False
-    row: Row = (query, start_ns, end_ns, target, token, code, lasti, rows, inside, extra)
+    row: Row = (query, start_ns, end_ns, end_ns - start_ns, target, token, code, lasti, rows, inside, extra)
     facts += row
     if len(facts) >= capture.check_at:
         capture.noted(facts, row)

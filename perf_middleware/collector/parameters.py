@@ -23,7 +23,7 @@ def params_token(parameters: Any) -> int | None:
     if type(parameters) is tuple and len(parameters) == 1:
         (value,) = parameters
         if type(value) is int:
-            return hash(value ^ SECRET)
+            return value ^ SECRET
     try:
         data = marshal.dumps(parameters, 2)
     except ValueError:

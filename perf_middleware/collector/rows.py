@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from bisect import bisect
 from collections import Counter, defaultdict
-from operator import le, sub
+from operator import le
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -41,11 +41,12 @@ _SECRET: Final = os.urandom(16)
 #: A recorded call is running that may send several statements, which are counted.
 COUNTING: Final = 2
 
-#: The facts of a row, in their order. The text is the statement itself where the text was not worth keeping; the code
+#: The facts of a row, in their order; the duration is there beside both ends, since a column of differences costs more
+#: than one more fact. The text is the statement itself where the text was not worth keeping; the code
 #: and its last instruction are the caller's; `INSIDE` is whether a transaction is open afterwards (None: if the
 #: statement used a table); `EXTRA` is None for most.
-TEXT, START_NS, END_NS, TARGET, TOKEN, CODE, LASTI, ROWS, INSIDE, EXTRA = range(10)
-WIDTH: Final = 10
+TEXT, START_NS, END_NS, DURATION_NS, TARGET, TOKEN, CODE, LASTI, ROWS, INSIDE, EXTRA = range(11)
+WIDTH: Final = 11
 
 Facts: TypeAlias = "list[Any]"
 Row: TypeAlias = "tuple[Any, ...]"
@@ -145,19 +146,23 @@ class Noted:
         if not behind:
             mine.sort()
 
+    def time_ns(self) -> int:
+        """Summed duration."""
+        self.totals()
+        return self.total_ns
+
     def totals(self) -> Totals:
         """As in `Runs`; added up once."""
         count = len(self._offsets)
         if self._totals[0] != count:
-            starts_ns, ends_ns = self._column(START_NS), self._column(END_NS)
-            self.total_ns = sum(ends_ns) - sum(starts_ns)
-            max_ns = max(map(sub, ends_ns, starts_ns))
+            durations_ns = self._column(DURATION_NS)
+            self.total_ns = sum(durations_ns)
             wire, errors = count, 0
             if not self._reading.plain:
                 extras = [extra for extra in self._column(EXTRA) if extra is not None]
                 wire += sum([extra.wire for extra in extras]) - len(extras)
                 errors = sum([extra.error is not None for extra in extras])
-            self._totals = (count, wire, errors, self.total_ns / 1e6, max_ns / 1e6)
+            self._totals = (count, wire, errors, self.total_ns / 1e6, max(durations_ns) / 1e6)
         return self._totals
 
     @property
@@ -187,7 +192,7 @@ class Noted:
 
     def durations_ms(self) -> list[float]:
         """As in `Runs`."""
-        return [duration_ns / 1e6 for duration_ns in map(sub, self._column(END_NS), self._column(START_NS))]
+        return [duration_ns / 1e6 for duration_ns in self._column(DURATION_NS)]
 
     def errors(self) -> list[str | None]:
         """As in `Runs`."""
@@ -293,15 +298,11 @@ class Reading:
             return
         self._read = end
         steering = self._group(facts, begin, end, self.runs)
-        sum_ns = self._follow_one_another(facts, begin, end)
+        self._follow_one_another(facts, begin, end)
         if steering:
             self._steering = sorted(self._steering + steering)
-        if self._steering:
-            self.query_count = sum([runs.totals()[0] for runs in self.runs.values()])
-            self.db_sum_ns = sum([runs.total_ns for runs in self.runs.values()])
-        else:
-            self.query_count = end // WIDTH
-            self.db_sum_ns += sum_ns
+        self.query_count = end // WIDTH - len(self._steering)
+        self.db_sum_ns = sum([runs.time_ns() for runs in self.runs.values()])
         self.db_ns = self.db_sum_ns if self.in_order else self._cover(self.runs, 0)
 
     def fold(self, facts: Facts) -> None:
@@ -400,13 +401,12 @@ class Reading:
         noted.add(text, statement, offsets)
         return []
 
-    def _follow_one_another(self, facts: Facts, begin: int, end: int) -> int:
-        """Note whether each row began after the one before had ended; gives their summed nanoseconds."""
+    def _follow_one_another(self, facts: Facts, begin: int, end: int) -> None:
+        """Note whether each row began after the one before had ended."""
         starts_ns, ends_ns = facts[begin + START_NS : end : WIDTH], facts[begin + END_NS : end : WIDTH]
         if self.in_order:
             self.in_order = starts_ns[0] >= self._covered_until_ns and all(map(le, ends_ns, starts_ns[1:]))
         self._covered_until_ns = ends_ns[-1]
-        return sum(ends_ns) - sum(starts_ns)
 
     def _cover(self, runs: NotedRuns, covered_until_ns: int) -> int:
         """Nanoseconds in which at least one of the queries ran, after a time that was counted already."""
@@ -432,11 +432,11 @@ class Reading:
         return (at_ns - self.origin_ns) // 1000 / 1000
 
     def _query(self, row: Row, statement: Statement, ordinal: int | None, capture: Capture) -> Query:
-        text, start_ns, end_ns, target, token, code, lasti, rows, _, extra = row
+        text, start_ns, _, duration_ns, target, token, code, lasti, rows, _, extra = row
         query = Query(
             fingerprint=statement.fingerprint,
             start_ms=(start_ns - self.origin_ns) // 1000 / 1000,
-            duration_ms=(end_ns - start_ns) // 1000 / 1000,
+            duration_ms=duration_ns // 1000 / 1000,
             rows=_rows(rows, extra),
             params_hash=_params_hash(statement, token),
             list_size=statement.list_size,
@@ -466,7 +466,7 @@ class Reading:
 
     def _transaction(self, row: Row, statement: Statement) -> int | None:
         """Follow the row's connection in and out of transactions; its ordinal if it is inside one."""
-        _, start_ns, end_ns, target, _, _, _, _, inside, extra = row
+        _, start_ns, end_ns, duration_ns, target, _, _, _, _, inside, extra = row
         verb, failed = statement.transaction, extra is not None and extra.error is not None
         ordinal = self._open.get(target.session)
         if ordinal is not None and verb == "begin" and not failed:
@@ -478,7 +478,7 @@ class Reading:
                 return None
             ordinal = self._open[target.session] = len(self._transactions)
             self._transactions.append(Transaction(start_ms=self._ms(start_ns), db=target.db))
-        self._transactions[ordinal].busy_ms += (end_ns - start_ns) // 1000 / 1000
+        self._transactions[ordinal].busy_ms += duration_ns // 1000 / 1000
         # None of them is "unknown": neither 0 nor False goes on.
         if (inside is not None and not inside) or (verb in ("commit", "rollback") and not failed):
             self._end(target, "rollback" if verb == "rollback" or failed else "commit", end_ns)

@@ -21,7 +21,7 @@ TARGET = Target("sqlite", "x")
 
 
 def row(start_ns=0, end_ns=1, text="SELECT 1", *, target=TARGET, inside=False):
-    return (text, start_ns, end_ns, target, None, None, 0, None, inside, None)
+    return (text, start_ns, end_ns, end_ns - start_ns, target, None, None, 0, None, inside, None)
 
 
 def capture(**options):

@@ -23,7 +23,7 @@ def note_all(facts, *, reads=()):
     for number, fact in enumerate(facts):
         text, start_ns, end_ns, inside, error, target = (*fact, *(False, None, TARGET)[len(fact) - 3 :])
         extra = Extra(error=error) if error else None
-        slot.note((text, start_ns, end_ns, target, None, None, 0, None, inside, extra))
+        slot.note((text, start_ns, end_ns, end_ns - start_ns, target, None, None, 0, None, inside, extra))
         if number in reads:
             slot.read()
     reading = slot.close()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from perf_middleware.collector.caller import find_caller
 from perf_middleware.collector.context import unattributed
 from perf_middleware.collector.noting import counted, note_query
-from perf_middleware.collector.parameters import params_token
+from perf_middleware.collector.parameters import SECRET, params_token
 from perf_middleware.collector.rows import COUNTING, KEEP_TEXT_CHARS, Extra, Target
 from perf_middleware.errors import fault
 from perf_middleware.sql import parse
@@ -115,8 +115,14 @@ def _execute(original: Any, get: Get) -> FunctionType:  # noqa: C901 - on the ho
                     target.code = code
             else:
                 code, lasti = None, 0
-            token = params_token(args) if args is not None and capture.detailed else None
-            facts += (query, start_ns, end_ns, target, token, code, lasti, rows, inside, None)
+            if args is None or not capture.detailed:
+                token = None
+            elif type(args) is tuple and len(args) == 1 and type(args[0]) is int:
+                token = args[0] ^ SECRET
+            else:
+                token = params_token(args)
+            duration_ns = end_ns - start_ns
+            facts += (query, start_ns, end_ns, duration_ns, target, token, code, lasti, rows, inside, None)
             if len(facts) >= capture.check_at:
                 capture.noted(facts)
         except Exception as error:  # noqa: BLE001 - a fault of ours is not the application's
@@ -185,16 +191,16 @@ def _callproc(original: Any, get: Get) -> FunctionType:
 def _query(original: Any, get: Get) -> FunctionType:
     def query(self: Any, sql: Any, unbuffered: bool = False) -> Any:  # noqa: FBT001, FBT002 - PyMySQL's own signature
         try:
-            busy = self._perf_middleware_target.busy
+            target = self._perf_middleware_target
         except AttributeError:
-            busy = False
+            target = _target(self)
+        busy = target.busy
         if busy:
             return original(self, sql, unbuffered) if busy is True else _send(original, self, sql, unbuffered)
         capture = get()
         if capture is None:
             unattributed.add()
             return original(self, sql, unbuffered)
-        target = _target(self)
         start_ns = perf_counter_ns()
         try:
             rows = original(self, sql, unbuffered)
