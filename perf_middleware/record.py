@@ -213,7 +213,7 @@ class Runs(Protocol):
         ...
 
     def texts(self) -> list[str | None]:
-        """As `Query.sql`."""
+        """As `Query.sql`; no column at all where none of them is kept."""
         ...
 
 

@@ -224,10 +224,10 @@ class Noted:
         return [self._statements[text].list_size for text in self._column(TEXT)]
 
     def texts(self) -> list[str | None]:
-        """As in `Runs`: None unless `capture_sql` lets them be told."""
+        """As in `Runs`: none at all unless `capture_sql` lets them be told."""
         chars = self._reading.capture_sql
         if not chars:
-            return [None] * len(self._offsets)
+            return []
         return [text[:chars] if isinstance(text, str) else None for text in self._column(TEXT)]
 
     def _column(self, fact: int) -> list[Any]:

@@ -17,7 +17,7 @@ from perf_middleware.record import SEVERITIES, Finding, Profile
 from perf_middleware.settings import check_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from importlib.metadata import EntryPoint
 
 
@@ -37,8 +37,8 @@ _OURS: Final[dict[str, Any]] = {
     "slow_query": slow_query,
 }
 
-#: Kinds to look for, each with the threshold that was asked for.
-Plan: TypeAlias = "list[tuple[str, float | None]]"
+#: Kinds to look for, each with what finds it and its threshold.
+Plan: TypeAlias = "list[tuple[str, Callable[[Profile, float], Iterable[Finding]], float]]"
 
 ENTRY_POINT_GROUP: Final = "perf_middleware.detectors"
 
@@ -71,7 +71,10 @@ def analyze(
         OptionError: When a kind does not exist. A detector that fails is counted as our own fault, not raised.
 
     """
-    return find(profile, plan(detectors, thresholds))
+    chosen = plan(detectors, thresholds)
+    if chosen:
+        complete(profile)
+    return find(profile, chosen)
 
 
 def plan(detectors: Sequence[str] | None = None, thresholds: Mapping[str, float] | None = None) -> Plan:
@@ -79,21 +82,23 @@ def plan(detectors: Sequence[str] | None = None, thresholds: Mapping[str, float]
     chosen = names() if detectors is None else tuple(detectors)
     check_names("detectors", chosen, names())
     check_names("thresholds", tuple(thresholds or ()), names())
-    return [(name, (thresholds or {}).get(name)) for name in chosen]
-
-
-def find(profile: Profile, chosen: Plan) -> list[Finding]:
-    """Everything that is planned to be looked for, as `analyze` has it."""
-    if not chosen:
-        return []
-    complete(profile)
-    forget(profile)
-    findings: list[Finding] = []
-    for name, wanted in chosen:
+    planned: Plan = []
+    for name in chosen:
         try:
             detector = _detector(name)
-            threshold = detector.DEFAULT if wanted is None else wanted
-            findings += [finding for finding in detector.detect(profile, threshold) if finding.severity in SEVERITIES]
+            planned.append((name, detector.detect, (thresholds or {}).get(name, detector.DEFAULT)))
+        except Exception as error:  # noqa: BLE001 - a third party's detector that cannot be loaded is done without
+            fault(f"detectors.{name}", error)
+    return planned
+
+
+def find(profile: Profile, planned: Plan) -> list[Finding]:
+    """What `analyze` finds, in a profile whose fingerprints are complete."""
+    forget(profile)
+    findings: list[Finding] = []
+    for name, detect, threshold in planned:
+        try:
+            findings += [finding for finding in detect(profile, threshold) if finding.severity in SEVERITIES]
         except Exception as error:  # noqa: BLE001 - a third party's detector, or ours, must not harm the request
             fault(f"detectors.{name}", error)
     if len(findings) > 1:

@@ -37,8 +37,9 @@ def detect(profile: Profile, threshold: float) -> Iterator[Finding]:
 def _is_duplicate(repeat: Repeat, threshold: float) -> bool:
     if repeat.unknown and not repeat.shape.selective and not repeat.shape.offset:
         return True  # only LIMIT takes a value
-    same = max(repeat.values.values(), default=0)
-    return same >= threshold and same > repeat.unknown and len(repeat.values) <= MAX_VALUES
+    if repeat.different > MAX_VALUES:
+        return False
+    return repeat.most_alike >= threshold and repeat.most_alike > repeat.unknown
 
 
 def _finding(profile: Profile, repeat: Repeat, threshold: float) -> Finding:
@@ -46,7 +47,8 @@ def _finding(profile: Profile, repeat: Repeat, threshold: float) -> Finding:
     slowest: dict[Hashable, float] = {}
     for value, duration_ms in zip(repeat.each_value(), repeat.durations_ms(), strict=True):
         slowest[value] = max(slowest.get(value, 0.0), duration_ms)
-    wasted_ms = max(repeat.wall_ms - sum(slowest.values()), 0.0)
+    total_ms, wall_ms, _ = repeat.times_ms()
+    wasted_ms = max(wall_ms - sum(slowest.values()), 0.0)
     statement, caller, name = repeat.statement, repeat.caller, table(repeat.statement)
     return Finding(
         finding_id=finding_id("duplicate_query", statement.fingerprint, caller),
@@ -59,7 +61,7 @@ def _finding(profile: Profile, repeat: Repeat, threshold: float) -> Finding:
         tables=list(statement.tables),
         caller=caller,
         count=repeat.count,
-        total_ms=repeat.total_ms,
+        total_ms=total_ms,
         wasted_ms=wasted_ms,
         evidence=repeat.evidence(),
         recommendation=f"Read {name} once and pass the result on: the values are the same each time{at(caller)}.",

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from perf_middleware.detectors.repeats import Repeat, at, finding_id, repeats, share, table
 from perf_middleware.detectors.severity import severity
-from perf_middleware.detectors.shape import conditions, shape
+from perf_middleware.detectors.shape import Shape, conditions, shape
 from perf_middleware.record import Confidence, Finding
 
 if TYPE_CHECKING:
@@ -52,9 +52,11 @@ _SAMPLE: Final = 20
 def detect(profile: Profile, threshold: float) -> Iterator[Finding]:
     """One finding per loop, however many lines it spreads over."""
     for repeat in repeats(profile, threshold):
+        asked = repeat.shape
+        if asked.queue or not (asked.selective or asked.offset):
+            continue
         confidence = _confidence(repeat, threshold)
-        asks_by_value = repeat.shape.selective or repeat.shape.offset
-        if confidence is None or not asks_by_value or repeat.shape.queue:
+        if confidence is None:
             continue
         if _is_straight_line(repeat) or _is_bulk(repeat) or _is_paging(repeat) or _follows_pages(profile, repeat):
             continue
@@ -63,14 +65,15 @@ def detect(profile: Profile, threshold: float) -> Iterator[Finding]:
 
 def _confidence(repeat: Repeat, threshold: float) -> Confidence | None:
     """How sure it is that the values vary; None when they do not, or when it is polling."""
-    if len(repeat.values) >= MIN_VALUES:
+    if repeat.different >= MIN_VALUES:
         return "high"
     if not repeat.unknown:
         return None
     if len(set(repeat.list_sizes())) >= MIN_VALUES:
         return "high"  # lists of different length are different values
-    same = max(repeat.values.values(), default=0)
-    if (same >= threshold and same > repeat.unknown) or _is_polling(repeat):
+    if repeat.most_alike >= threshold and repeat.most_alike > repeat.unknown:
+        return None
+    if _is_polling(repeat):
         return None
     return "medium" if repeat.each_value() else "low"
 
@@ -102,12 +105,16 @@ def _is_bulk(repeat: Repeat) -> bool:
     if repeat.shape.array:
         rows = _rows(repeat)
         return rows is None or sum(rows) >= BULK_SIZE * len(rows)
-    least = max(repeat.shape.alternatives, 1)
-    known = repeat.list_sizes()
-    if len(set(known)) <= 1:  # as most have it
-        return max(least, known[0] or 1 if known else 1) >= BULK_SIZE
-    sizes = [max(size or 1, least) for size in known]
+    sizes = [max(size, repeat.shape.alternatives) for size in _sizes(repeat)]
     return sum(sizes) >= BULK_SIZE * len(sizes) or (sizes[0] >= BULK_SIZE and len(set(sizes[:-1])) == 1)
+
+
+def _sizes(repeat: Repeat) -> list[int]:
+    """How many values each run asked for; a single size where it is that of all."""
+    sizes = repeat.list_sizes() or [None]
+    if sizes.count(sizes[0]) == len(sizes):
+        return [sizes[0] or 1]
+    return [size or 1 for size in sizes]
 
 
 def _is_paging(repeat: Repeat) -> bool:
@@ -153,7 +160,7 @@ def _constants(repeat: Repeat) -> frozenset[str]:
 
 def _follows_pages(profile: Profile, repeat: Repeat) -> bool:
     """Short lists, one after each page of another statement: a prefetch per page."""
-    if all((size or 1) <= 1 for size in set(repeat.list_sizes())):
+    if max(_sizes(repeat)) <= 1:
         return False
     evidence = repeat.evidence()
     for (fingerprint, db), runs in profile.by_fingerprint.items():
@@ -173,38 +180,51 @@ def _is_page_text(fingerprint: str) -> bool:
 
 def _finding(profile: Profile, repeat: Repeat, threshold: float, confidence: Confidence) -> Finding:
     # One statement for all values cannot be faster than the slowest of those it replaces: that one stays.
-    wasted_ms = max(repeat.wall_ms - repeat.max_ms, 0.0)
-    statement, caller, column = repeat.statement, repeat.caller, _column(repeat)
-    by = f" by {column}" if column else ""
+    total_ms, wall_ms, max_ms = repeat.times_ms()
+    wasted_ms = max(wall_ms - max_ms, 0.0)
+    statement, caller = repeat.statement, repeat.caller
+    what, recommendation = _told(
+        statement.fingerprint, table(statement), len(statement.tables), _column(repeat), caller
+    )
     return Finding(
         finding_id=finding_id("n_plus_one", statement.fingerprint, caller),
         kind="n_plus_one",
         severity=severity(wasted_ms, repeat.count, share(profile, wasted_ms)),
         confidence=confidence,
         threshold=f"n_plus_one: {repeat.count} >= {threshold:g}",
-        title=f"{repeat.count} times {table(statement)}{by}{at(caller)}",
+        title=f"{repeat.count} times {what}",
         fingerprint=statement.fingerprint,
         tables=list(statement.tables),
         caller=caller,
         count=repeat.count,
-        total_ms=repeat.total_ms,
+        total_ms=total_ms,
         wasted_ms=wasted_ms,
         evidence=repeat.evidence(),
-        recommendation=_recommendation(statement.fingerprint, table(statement), len(statement.tables), column, caller),
+        recommendation=recommendation,
     )
 
 
 def _column(repeat: Repeat) -> str | None:
     """The column whose value most likely varies: a key before others, the last of several."""
-    constants = _constants(repeat)
-    columns = [column for column in repeat.shape.pinned if column not in constants]
-    keys = [column for column in columns if column.lower().endswith("id")]
-    return next(iter(keys[::-1] or columns or sorted(repeat.shape.bounded)), None)
+    return _likely(repeat.statement.fingerprint, _constants(repeat))
 
 
 @lru_cache(maxsize=1024)
-def _recommendation(fingerprint: str, name: str, tables: int, column: str | None, caller: str | None) -> str:
+def _likely(fingerprint: str, constants: frozenset[str]) -> str | None:
     asked = shape(fingerprint)
+    columns = [column for column in asked.pinned if column not in constants]
+    keys = [column for column in columns if column.lower().endswith("id")]
+    return next(iter(keys[::-1] or columns or sorted(asked.bounded)), None)
+
+
+@lru_cache(maxsize=1024)
+def _told(fingerprint: str, name: str, tables: int, column: str | None, caller: str | None) -> tuple[str, str]:
+    """What is asked for again and again, and what to do about it."""
+    by = f" by {column}" if column else ""
+    return f"{name}{by}{at(caller)}", _recommendation(shape(fingerprint), name, tables, column, caller)
+
+
+def _recommendation(asked: Shape, name: str, tables: int, column: str | None, caller: str | None) -> str:
     where = f"before the loop{at(caller)}"
     if column is None or column not in asked.pinned:
         return f"Read all of {name} that the loop needs in one statement {where}, then look up in memory."

@@ -71,12 +71,24 @@ class Repeat:
         shape: What it asks for.
         db: Where it ran.
         count: Runs, with those folded into counters.
-        values: How often each value was asked for, where known.
+        different: How many different values were asked for, among those known.
         unknown: Runs whose values are not known, folded ones among them.
 
     """
 
-    __slots__ = ("_beyond", "_callers", "_picked", "_runs", "count", "db", "shape", "statement", "unknown", "values")
+    __slots__ = (
+        "_beyond",
+        "_callers",
+        "_picked",
+        "_runs",
+        "_values",
+        "count",
+        "db",
+        "different",
+        "shape",
+        "statement",
+        "unknown",
+    )
 
     def __init__(
         self, statement: Statement, runs: Runs | None, picked: list[int] | None, beyond: Folded | None
@@ -87,41 +99,39 @@ class Repeat:
         self._picked = picked
         self._beyond = beyond
         self._callers: dict[str | None, int] | None = None
-        values = self.each_value()
+        unknown = 0
+        values = self._pick(runs.values()) if runs is not None else []
+        different = set(values)
+        if None in different:
+            if "?" in statement.fingerprint:
+                different.discard(None)
+                unknown = values.count(None)
+            else:  # a text without any value has one: itself
+                values = ["" if value is None else value for value in values]
+        self._values: list[Hashable] = values
         self.count = len(values)
-        self.values = counted(values)
-        self.unknown = self.values.pop(None, 0)
-        if self.unknown and "?" not in statement.fingerprint:  # a text without any value has one: itself
-            self.values[""] = self.unknown
-            self.unknown = 0
+        self.different = len(different)
+        self.unknown = unknown
         if beyond is not None:
             self.count += beyond.count - beyond.errors
             self.unknown += beyond.count - beyond.errors
         self.db = runs.db if runs is not None else beyond.db if beyond is not None else None
 
     @property
-    def total_ms(self) -> float:
-        """Summed duration of all runs."""
-        beyond_ms = self._beyond.duration_ms if self._beyond else 0.0
-        if self._runs is not None and self._picked is None:
-            return self._runs.totals()[3] + beyond_ms
-        return sum(self.durations_ms()) + beyond_ms
+    def most_alike(self) -> int:
+        """Runs of the value that was asked for most often, among those known."""
+        return max(counted([value for value in self._values if value is not None]).values(), default=0)
 
-    @property
-    def wall_ms(self) -> float:
-        """Time with at least one of them running: below `total_ms` where they overlap."""
-        beyond_ms = self._beyond.duration_ms if self._beyond else 0.0
-        if self._runs is not None and self._picked is None:
-            return self._runs.wall_ms() + beyond_ms
-        return union_ms(self.starts_ms(), self.durations_ms()) + beyond_ms
-
-    @property
-    def max_ms(self) -> float:
-        """The longest run."""
-        beyond_ms = self._beyond.max_ms if self._beyond else 0.0
-        if self._runs is not None and self._picked is None:
-            return max(self._runs.totals()[4], beyond_ms)
-        return max([*self.durations_ms(), beyond_ms])
+    def times_ms(self) -> tuple[float, float, float]:
+        """Summed duration of all runs, time with at least one of them running, and the longest."""
+        beyond_ms, longest_ms = (self._beyond.duration_ms, self._beyond.max_ms) if self._beyond else (0.0, 0.0)
+        runs = self._runs
+        if runs is not None and self._picked is None:
+            _, _, _, total_ms, max_ms = runs.totals()
+            return total_ms + beyond_ms, runs.wall_ms() + beyond_ms, max(max_ms, longest_ms)
+        durations_ms = self.durations_ms()
+        wall_ms = union_ms(self.starts_ms(), durations_ms)
+        return sum(durations_ms) + beyond_ms, wall_ms + beyond_ms, max([*durations_ms, longest_ms])
 
     @property
     def callers(self) -> dict[str | None, int]:
@@ -137,7 +147,7 @@ class Repeat:
 
     def each_value(self) -> list[Hashable]:
         """For each run that is kept, in order, what stands for its values; the columns below likewise."""
-        return self._pick(self._runs.values()) if self._runs is not None else []
+        return self._values
 
     def evidence(self) -> list[int]:
         """Its index among the profile's queries."""
@@ -160,11 +170,11 @@ class Repeat:
         return self._pick(self._runs.list_sizes()) if self._runs is not None else []
 
     def texts(self) -> list[str | None]:
-        """Its text, where it is kept."""
+        """Its text; no column at all where none is kept."""
         return self._pick(self._runs.texts()) if self._runs is not None else []
 
     def _pick(self, column: list[T]) -> list[T]:
-        return column if self._picked is None else [column[place] for place in self._picked]
+        return column if self._picked is None or not column else [column[place] for place in self._picked]
 
 
 def complete(profile: Profile) -> None:
@@ -274,13 +284,10 @@ def is_work(statement: Statement) -> bool:
 
 
 def counted(values: list[H]) -> dict[H, int]:
-    """How often each is there; a `Counter` costs several times as much for the few that there are."""
-    different = dict.fromkeys(values, 1)
-    if len(different) == 1:
-        different[values[0]] = len(values)
-    elif len(different) < len(values):
-        return dict(Counter(values))
-    return different
+    """How often each is there; most often there is but one."""
+    if values and values.count(values[0]) == len(values):
+        return {values[0]: len(values)}
+    return dict(Counter(values))
 
 
 @lru_cache(maxsize=4096)
@@ -300,6 +307,8 @@ def share(profile: Profile, time_ms: float) -> float:
 
 def most_common(callers: Mapping[str | None, int]) -> str | None:
     """Where most of some runs came from; None when nobody knows."""
+    if len(callers) == 1:
+        return next(iter(callers))
     known = [caller for caller in callers if caller is not None]
     return max(known, key=callers.__getitem__, default=None)
 

@@ -65,8 +65,8 @@ _COMMANDS = {
 }
 
 
-def _execute(original: Any, get: Get) -> FunctionType:  # noqa: C901 - on the hot path a call costs as much again
-    def execute(self: Any, query: Any, args: Any = None) -> Any:  # noqa: C901, PLR0912
+def _execute(original: Any, get: Get) -> FunctionType:  # noqa: C901, PLR0915 - on the hot path a call costs as much again
+    def execute(self: Any, query: Any, args: Any = None) -> Any:  # noqa: C901, PLR0912, PLR0915
         capture = get()
         if capture is None:
             return original(self, query, args)
