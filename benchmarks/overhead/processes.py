@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,7 +22,9 @@ def run_worker(measure: str, variant: str, *more: str, around: Sequence[str] = (
     return run_python(["-m", "benchmarks.overhead.worker", measure, variant, *more], around=around)
 
 
-def run_python(arguments: Sequence[str], *, around: Sequence[str] = ()) -> Any:
+def run_python(
+    arguments: Sequence[str], *, around: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> Any:
     """Run a fresh Python to its end; the JSON of its last line."""
     done = subprocess.run(
         [*around, sys.executable, *arguments],
@@ -30,7 +32,7 @@ def run_python(arguments: Sequence[str], *, around: Sequence[str] = ()) -> Any:
         text=True,
         check=False,
         cwd=ROOT,
-        env=_environment(),
+        env=_environment() | (environment or {}),
         timeout=TIMEOUT_S,
     )
     if done.returncode:
