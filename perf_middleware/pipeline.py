@@ -23,7 +23,6 @@ from perf_middleware.collector.context import SUPPRESSED, Capture, current
 from perf_middleware.errors import OptionError, fault
 from perf_middleware.record import Profile
 from perf_middleware.settings import HEADER_LEVELS, Settings, check_names, load
-from perf_middleware.sinks.jsonl import Jsonl
 from perf_middleware.sinks.log import Log, is_unusual
 from perf_middleware.sinks.rolling import Rolling
 
@@ -67,6 +66,8 @@ class Pipeline:
         self.sinks = list(settings.sinks)
         self._wants_rows = bool(self.sinks) or settings.jsonl is not None or detectors.want_rows(settings.detectors)
         if settings.jsonl is not None:
+            from perf_middleware.sinks.jsonl import Jsonl  # noqa: PLC0415 - it brings pathlib and urllib
+
             self.sinks.insert(0, Jsonl(settings.jsonl))
         if settings.log:
             log = Log(names=settings.log_names, sample_rate=settings.log_sample_rate, slow_ms=settings.slow_request_ms)

@@ -6,13 +6,11 @@ error when the middleware is constructed: it names option, value, what is accept
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypedDict, TypeVar
+from typing import Any, NamedTuple, TypedDict, TypeVar
+
+import msgspec
 
 from perf_middleware.errors import OptionError
 from perf_middleware.record import Profile
@@ -115,8 +113,8 @@ def _thresholds(value: object) -> Mapping[str, float] | None:
     accepted = 'numbers by finding kind, such as {"n_plus_one": 5, "slow_query": 500} (JSON in the environment)'
     if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except ValueError:
+            value = msgspec.json.decode(value)
+        except (ValueError, RecursionError):
             raise RejectedError(accepted) from None
     if not isinstance(value, Mapping):
         raise RejectedError(accepted)
@@ -157,14 +155,24 @@ def _prefix(value: object) -> str:
     raise RejectedError("1 to 64 letters, digits, dots, underscores or dashes")
 
 
-def option(default: T, parse: Callable[[Any], T], meaning: str) -> T:
+class Option(NamedTuple):
     """One row of the table."""
-    field: T = dataclasses.field(default=default, metadata={"parse": parse, "meaning": meaning})
-    return field
+
+    default: Any
+    parse: Callable[[Any], Any]
+    meaning: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
+_rows: list[Option] = []
+
+
+def option(default: T, parse: Callable[[Any], T], meaning: str) -> T:
+    """Add a row to the table."""
+    _rows.append(Option(default, parse, meaning))
+    return default
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Every option, with its default and its meaning; the README's table is tested equal to this one."""
 
     service: str = option("app", _name, "Name the stats and log lines are kept under.")
@@ -231,7 +239,7 @@ class Options(TypedDict, total=False):
     enabled: bool
 
 
-FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
+FIELDS = dict(zip(Settings.__struct_fields__, _rows, strict=True))
 
 
 def load(options: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:
@@ -270,12 +278,14 @@ def _parse(name: str, value: object, *, shown: str) -> object:
     if field is None:
         raise OptionError(f"unknown option {shown!r}{_nearest(name, list(FIELDS))}; accepted: {', '.join(FIELDS)}")
     try:
-        return field.metadata["parse"](value)
+        return field.parse(value)
     except RejectedError as rejected:
         shown_value = "a URL" if name == "store" else f"{value!r:.80}"
         raise OptionError(f"{shown}: {shown_value} is not accepted; accepted: {rejected}") from None
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
+    import difflib  # noqa: PLC0415 - only for a mistake
+
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f" (did you mean {nearest[0]!r}?)" if nearest else ""

@@ -1,8 +1,10 @@
-"""The floor plan: which room may import which, held against the imports of every module."""
+"""The floor plan: which room may import which; and what of other libraries comes in by a door, and what may not."""
 
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,20 +20,21 @@ PUBLIC = (*STORED, "sql", "settings", "collector", "detectors", "sinks", "wsgi",
 # "" stands for the package's own names: `from perf_middleware import profile`.
 MAY_IMPORT = {
     "errors": (),
+    "extensions": (),
     "record": ("errors",),
     "sql": (),
     "settings": WAIST,
     "headers": (*WAIST, "settings"),
-    "collector": (*WAIST, "sql"),
-    "detectors": (*WAIST, "sql", "settings"),
+    "collector": (*WAIST, "extensions", "sql"),
+    "detectors": (*WAIST, "extensions", "sql", "settings"),
     "stats": WAIST,
-    "stores": (*WAIST, "stats"),
+    "stores": (*WAIST, "extensions", "stats"),
     "sinks": (*STORED, "sql"),
     "pipeline": (*WAIST, "collector", "detectors", "sinks", "settings", "headers"),
     "wsgi": (*WAIST, "pipeline", "settings", "headers", "collector.context", "frameworks"),
     "asgi": (*WAIST, "pipeline", "settings", "headers", "collector.context", "frameworks"),
     "block": (*WAIST, "pipeline", "settings", "headers", "collector.context"),
-    "frameworks": (*WAIST, "headers", "collector.context", "collector.hooking", "collector.patching"),
+    "frameworks": (*WAIST, "extensions", "headers", "collector.context", "collector.hooking", "collector.patching"),
     "jobs": (*WAIST, "pipeline", "settings", "headers", "collector.context", "block"),
     "evidence": STORED,
     "web": (*STORED, "evidence"),
@@ -102,3 +105,62 @@ def test_every_module_has_a_room():
 )
 def test_an_edge_that_is_not_in_the_plan_is_named(module, source):
     assert [edge.split(" may not import ")[0] for edge in forbidden(source, module)] == [module]
+
+
+#: What is slow to import, or the application's alone to import.
+HEAVY = {
+    *(
+        "asyncio",
+        "concurrent",
+        "difflib",
+        "email",
+        "hashlib",
+        "importlib.metadata",
+        "json",
+        "logging",
+        "multiprocessing",
+    ),
+    *("pathlib", "socket", "ssl", "statistics", "subprocess", "sysconfig", "tempfile", "urllib", "zipfile"),
+    *("redis", "rich", "structlog", "wrapt", "django", "flask", "pymysql", "sqlite3", "starlette", "werkzeug"),
+}
+
+DOOR = "from perf_middleware.wsgi import PerfMiddleware\n"
+REQUEST = """
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return []
+door = PerfMiddleware(app, log=False)
+door({"REQUEST_METHOD": "GET"}, lambda *args: None)
+assert door.pipeline.rolling.flush(60)
+"""
+
+
+def imported_by(code):
+    """The modules that a fresh Python has after the code, and had not before."""
+    program = f"import sys; before = set(sys.modules)\n{code}\nprint(*set(sys.modules) - before)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        DOOR,
+        DOOR + "PerfMiddleware(None, log=False)",
+        DOOR + REQUEST,
+        "from perf_middleware.asgi import PerfMiddleware\nPerfMiddleware(None, log=False)",
+    ],
+    ids=["imported", "constructed", "first request and flush", "asgi"],
+)
+def test_a_door_brings_nothing_that_is_slow_to_import_and_no_driver_or_framework(code):
+    imported = imported_by(code)
+    assert "msgspec" in imported
+    assert HEAVY & imported == set()
+
+
+def test_what_is_asked_for_is_imported_when_the_door_is_constructed():
+    assert "structlog" in imported_by(DOOR + "PerfMiddleware(None, log=True)")
+
+
+def test_switched_off_a_door_imports_nothing_more_than_itself():
+    assert imported_by(DOOR + "PerfMiddleware(None, enabled=False)") == imported_by(DOOR)

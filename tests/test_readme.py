@@ -11,7 +11,7 @@ README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8"
 
 
 def options_table() -> str:
-    rows = [f"| `{name}` | `{field.default!r}` | {field.metadata['meaning']} |" for name, field in FIELDS.items()]
+    rows = [f"| `{name}` | `{field.default!r}` | {field.meaning} |" for name, field in FIELDS.items()]
     return "\n".join(["| option | default | meaning |", "| --- | --- | --- |", *rows])
 
 

@@ -1,8 +1,8 @@
 """What importing a tool costs, above an application that has imported PyMySQL and nothing else.
 
-In fresh processes, in CPU time, so that a busy machine does not count. The compiled files are there already, in a folder
-of the benchmark's own: where `PYTHONDONTWRITEBYTECODE` is set, or the checkout may not be written to, a package that was
-installed in place would be compiled anew by every import, and only what pip has installed would not.
+In fresh processes, in CPU time, so that a busy machine does not count. The compiled files are there already, in a
+folder of the benchmark's own: where `PYTHONDONTWRITEBYTECODE` is set, or the checkout may not be written to, a package
+that was installed in place would be compiled anew by every import, and only what pip has installed would not.
 """
 
 from __future__ import annotations

@@ -8,21 +8,14 @@ from __future__ import annotations
 
 import threading
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from perf_middleware.collector.context import propagate, unattributed
 from perf_middleware.collector.hooking import Hook, Hookable
 from perf_middleware.collector.patching import Patches
 from perf_middleware.errors import OptionError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from importlib.metadata import EntryPoint
+from perf_middleware.extensions import extensions
 
 __all__ = ["Hookable", "Patches", "install", "known", "propagate", "status", "unattributed", "uninstall"]
-
-ENTRY_POINTS = "perf_middleware.drivers"
-
 
 #: Ours by name; each is imported only when asked for.
 _DRIVERS = {name: f"perf_middleware.collector.drivers.{name}" for name in ("pymysql", "sqlite3")}
@@ -34,7 +27,7 @@ _lock = threading.RLock()
 
 def known() -> tuple[str, ...]:
     """Names of all drivers that can be hooked: ours and third parties'."""
-    return tuple(dict.fromkeys((*_DRIVERS, *(point.name for point in _entry_points()))))
+    return tuple(dict.fromkeys((*_DRIVERS, *(point.name for point in extensions("drivers")))))
 
 
 def install(*names: str) -> None:
@@ -73,16 +66,10 @@ def _hook(name: str) -> Hook:
     return hook
 
 
-def _entry_points() -> Iterable[EntryPoint]:
-    from importlib.metadata import entry_points  # noqa: PLC0415 - takes 20 ms: not while a door is imported
-
-    return entry_points(group=ENTRY_POINTS)
-
-
 def _load(name: str) -> Hookable:
     if name in _DRIVERS:
         return import_module(_DRIVERS[name])
-    for point in _entry_points():
+    for point in extensions("drivers"):
         if point.name == name:
             try:
                 driver: Hookable = point.load()

@@ -9,7 +9,6 @@ import os
 import re
 import site
 import sys
-import sysconfig
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -30,8 +29,7 @@ _LIBRARY_FOLDERS = ("/site-packages/", "/dist-packages/")
 
 
 def _libraries() -> tuple[str, ...]:
-    paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    paths.update(site.getsitepackages())
+    paths = {os.path.dirname(os.__file__), *site.getsitepackages()}  # noqa: PTH120
     paths.update([os.path.realpath(path) for path in paths])
     return (*(path.rstrip(os.sep) + os.sep for path in paths), _PACKAGE)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Protocol
 
+from perf_middleware.collector.importing import when_imported
 from perf_middleware.collector.patching import Patches
 from perf_middleware.errors import fault
 
@@ -53,9 +54,7 @@ class Hook:
             self.apply(module)
         elif not self.waiting:
             self.waiting = True
-            from wrapt import register_post_import_hook  # noqa: PLC0415 - only when there is an import to wait for
-
-            register_post_import_hook(self.apply, self.target.MODULE)
+            when_imported(self.target.MODULE, self.apply)
 
     def apply(self, module: ModuleType) -> None:
         """Patch the imported module; a version we do not know stays unhooked and is counted as a fault."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 from perf_middleware.detectors import duplicate_query, n_plus_one, slow_query
 from perf_middleware.detectors.repeats import complete, forget
 from perf_middleware.errors import fault
+from perf_middleware.extensions import extensions
 from perf_middleware.record import SEVERITIES, Finding, Profile
 from perf_middleware.settings import check_names
 
@@ -39,8 +40,6 @@ _OURS: Final[dict[str, Any]] = {
 
 #: Kinds to look for, each with what finds it and its threshold.
 Plan: TypeAlias = "list[tuple[str, Callable[[Profile, float], Iterable[Finding]], float]]"
-
-ENTRY_POINT_GROUP: Final = "perf_middleware.detectors"
 
 
 def names() -> tuple[str, ...]:
@@ -108,9 +107,7 @@ def find(profile: Profile, planned: Plan) -> list[Finding]:
 
 @cache
 def _entry_points() -> dict[str, EntryPoint]:
-    from importlib.metadata import entry_points  # noqa: PLC0415 - takes 20 ms: not while a door is imported
-
-    return {entry_point.name: entry_point for entry_point in entry_points(group=ENTRY_POINT_GROUP)}
+    return {entry_point.name: entry_point for entry_point in extensions("detectors")}
 
 
 @cache

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from statistics import quantiles
 from typing import TYPE_CHECKING, Final
 
 from perf_middleware.detectors.repeats import Repeat, at, finding_id, repeats, share, table
@@ -88,7 +87,11 @@ def _is_polling(repeat: Repeat) -> bool:
         after_ms - before_ms - duration_ms
         for before_ms, after_ms, duration_ms in zip(starts_ms, starts_ms[1:], durations_ms, strict=False)
     ]
-    return min(pauses) >= POLL_PAUSE_MS and quantiles(pauses, n=4, method="inclusive")[2] <= POLL_SPREAD * min(pauses)
+    if min(pauses) < POLL_PAUSE_MS:
+        return False
+    from statistics import quantiles  # noqa: PLC0415 - only where a request paused for long, again and again
+
+    return quantiles(pauses, n=4, method="inclusive")[2] <= POLL_SPREAD * min(pauses)
 
 
 def _is_straight_line(repeat: Repeat) -> bool:

@@ -7,9 +7,10 @@ Read from a fingerprint, or from a text with its literals: a single pass over th
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
+
+import msgspec
 
 #: Of a longer text only the beginning is read.
 MAX_CHARS: Final = 20_000
@@ -43,8 +44,7 @@ _NO_COLUMN: Final = words("""
 """)
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(msgspec.Struct, frozen=True, gc=False):
     """A column held against a value.
 
     Attributes:
@@ -59,8 +59,7 @@ class Condition:
     value: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(msgspec.Struct, frozen=True, gc=False):
     """What the conditions and clauses of a statement amount to.
 
     Attributes:

@@ -11,8 +11,7 @@ from importlib import import_module
 
 from perf_middleware.collector.hooking import Hook
 from perf_middleware.errors import fault
-
-ENTRY_POINTS = "perf_middleware.frameworks"
+from perf_middleware.extensions import extensions
 
 _OURS = ("werkzeug", "django")
 _hooks: dict[str, Hook] = {}
@@ -20,9 +19,7 @@ _hooks: dict[str, Hook] = {}
 
 def install() -> None:
     """Hook the frameworks that leave no trace a door could read; once per process."""
-    from importlib.metadata import entry_points  # noqa: PLC0415 - takes 20 ms: not while a door is imported
-
-    theirs = {point.name: point.load for point in entry_points(group=ENTRY_POINTS)}
+    theirs = {point.name: point.load for point in extensions("frameworks")}
     for name in (*_OURS, *theirs):
         if name in _hooks:
             continue

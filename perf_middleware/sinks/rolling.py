@@ -18,7 +18,7 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from perf_middleware.errors import fault, faults, logger
+from perf_middleware.errors import fault, faults, warn
 from perf_middleware.stats.delta import Delta, delta
 from perf_middleware.stats.fold import Fold
 from perf_middleware.stores import open_store
@@ -274,7 +274,7 @@ class _Flusher:
     def _warn(self, *, trouble: bool) -> None:
         """One line when a store begins to fail, none while it goes on failing."""
         if trouble and not self._warned:
-            logger.warning(
+            warn(
                 "perf.store service=%s error=%s pending_batches=%d dropped_batches=%d",
                 self._service,
                 self._outbox.last_error,

@@ -6,7 +6,6 @@ Not thread-safe: whoever folds holds a lock (see `perf_middleware.sinks.rolling`
 from __future__ import annotations
 
 from functools import lru_cache
-from hashlib import blake2b
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -199,6 +198,8 @@ def finding_text_key(finding_id: str) -> str:
 @lru_cache(maxsize=2 * MAX_NAMES)
 def _query_id(system: str | None, fingerprint: str) -> str:
     """16 hex digits that stand for a query's text in the names of rows."""
+    from hashlib import blake2b  # noqa: PLC0415 - OpenSSL, paid by the sink's thread
+
     return blake2b(_query_text(system, fingerprint).encode("utf-8", "replace"), digest_size=8).hexdigest()
 
 

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final, Protocol
 
 from perf_middleware.errors import OptionError, StoreError
+from perf_middleware.extensions import extensions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -99,10 +100,8 @@ def open_store(url: str, *, prefix: str = "pm1") -> Store:
     if scheme in SCHEMES:
         opener = import_module(SCHEMES[scheme]).open
     else:
-        from importlib.metadata import entry_points  # noqa: PLC0415 - takes 20 ms, and only a third party's store needs it
-
-        found = entry_points(group="perf_middleware.stores", name=scheme)
-        if not found:
+        found = next((point for point in extensions("stores") if point.name == scheme), None)
+        if found is None:
             raise OptionError(f"store: no store has the scheme {scheme[:20]!r}; accepted: {ACCEPTED}")
-        opener = next(iter(found)).load()
+        opener = found.load()
     return opener(url, prefix)

@@ -186,11 +186,11 @@ def test_a_third_party_s_driver_is_found_by_its_entry_point(monkeypatch):
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setitem(sys.modules, driver.__name__, driver)
     points = [
-        EntryPoint("third", driver.__name__, collector.ENTRY_POINTS),
-        EntryPoint("third", driver.__name__, collector.ENTRY_POINTS),
-        EntryPoint("broken", "no_such_module_at_all", collector.ENTRY_POINTS),
+        EntryPoint("third", driver.__name__, "perf_middleware.drivers"),
+        EntryPoint("third", driver.__name__, "perf_middleware.drivers"),
+        EntryPoint("broken", "no_such_module_at_all", "perf_middleware.drivers"),
     ]
-    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: points)
+    monkeypatch.setattr(collector, "extensions", lambda kind: points if kind == "drivers" else [])
     monkeypatch.setattr(collector, "_hooks", {})
     assert collector.known() == ("pymysql", "sqlite3", "third", "broken")
     collector.install("third")

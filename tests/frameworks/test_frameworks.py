@@ -18,9 +18,7 @@ def register(monkeypatch):
 
     def registered(name, load):
         point = SimpleNamespace(name=name, load=load)
-        monkeypatch.setattr(
-            "importlib.metadata.entry_points", lambda group: [point] if group == frameworks.ENTRY_POINTS else []
-        )
+        monkeypatch.setattr(frameworks, "extensions", lambda kind: [point] if kind == "frameworks" else [])
 
     frameworks.uninstall()
     yield registered

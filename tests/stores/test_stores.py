@@ -5,9 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import sys
 from calendar import timegm
+from types import SimpleNamespace
 
 import pytest
 
+from perf_middleware import stores
 from perf_middleware.errors import OptionError
 from perf_middleware.stats.batch import Batch
 from perf_middleware.stats.row import OTHER, unpack
@@ -178,12 +180,8 @@ def test_the_error_does_not_repeat_a_password():
 
 
 def test_a_store_of_someone_else_is_found_by_its_scheme(monkeypatch):
-    class Found:
-        @staticmethod
-        def load():
-            return lambda url, prefix: (url, prefix)
-
-    monkeypatch.setattr("importlib.metadata.entry_points", lambda group, name: [Found] if name == "theirs" else [])
+    found = SimpleNamespace(name="theirs", load=lambda: lambda url, prefix: (url, prefix))
+    monkeypatch.setattr(stores, "extensions", lambda kind: [found] if kind == "stores" else [])
     assert open_store("theirs://host", prefix="p") == ("theirs://host", "p")
     with pytest.raises(OptionError, match="no store has the scheme 'others'"):
         open_store("others://host")

@@ -19,7 +19,7 @@ from perf_middleware.collector.context import current, unattributed
 from perf_middleware.collector.noting import counted, note_query
 from perf_middleware.collector.patching import NOBODY, Patches
 from perf_middleware.collector.rows import Extra, Target
-from perf_middleware.errors import fault, logger
+from perf_middleware.errors import fault, warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +49,7 @@ def _tell_of_open(connection: type) -> None:
     classes = [type(thing) for thing in gc.get_objects()]
     opened = sum(issubclass(kind, connection) and not _is_ignored(kind) for kind in classes)
     if opened:
-        logger.warning(
+        warn(
             "sqlite3: %d connections were opened before perf_middleware hooked the driver and are not seen; "
             "call perf_middleware.collector.install() before the application opens them",
             opened,
