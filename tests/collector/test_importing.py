@@ -25,7 +25,7 @@ def module(tmp_path, monkeypatch):
             (tmp_path / f"{self}.py").write_text(source)
             importlib.invalidate_caches()
 
-    name = Module(tmp_path.name)
+    name = Module(f"waited_for_by_{tmp_path.name}")
     name.write("loader = __spec__.loader, __loader__\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
