@@ -51,7 +51,7 @@ def _measure(options: argparse.Namespace, only: Sequence[str]) -> Results:
     planned = plan(gate=options.gate, quick=options.quick, only=only, memory=not options.no_memory)
     results = Results(this_run())
     Measuring(planned, results, Console(stderr=True)).run()
-    results.promises = promises(results.measured, results.memory)
+    results.promises = promises(results.measured)
     return results
 
 
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/overhead", description=__doc__)
     parser.add_argument("--gate", action="store_true", help="only what is promised; exit code 1 when it does not hold")
     parser.add_argument("--quick", action="store_true", help="3 rounds, no doors, no drivers, no memory run")
-    parser.add_argument("--no-memory", action="store_true", help="without the run of 20,000 requests")
+    parser.add_argument("--no-memory", action="store_true", help="without the runs of 20,000 requests")
     parser.add_argument("--only", nargs="+", default=[], metavar="VARIANT", help="these variants alone")
     parser.add_argument("--from", dest="results", type=Path, metavar="FILE", help="show what --format json printed")
     parser.add_argument("--format", choices=("table", "json", "markdown"), default="table")

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks.overhead import callgrind, databases, importing, ours
 from benchmarks.overhead.cost import cost, median_cost
+from benchmarks.overhead.plan import MEMORY_REQUESTS
 from benchmarks.overhead.processes import run_worker
 from benchmarks.overhead.results import Measured, Memory, Results
 from benchmarks.overhead.variants import VARIANTS
@@ -46,10 +47,10 @@ class Measuring:
             stack.enter_context(self.progress)
             self._see(plan.sees)
             self._import(plan.imported)
+            self._start(plan.started)
             self._count(plan.counted)
             self._time(plan.timed)
-            if plan.memory_requests:
-                self._remember(plan.memory_requests)
+            self._remember(plan.remembered)
 
     def _of(self, name: str) -> Measured:
         return self.results.measured.setdefault(name, Measured())
@@ -66,6 +67,12 @@ class Measuring:
         for name, imported in importing.measure(variants, rounds, lambda: self.progress.advance(task)).items():
             self._of(name).imported = imported
         self.results.run.import_rounds = rounds
+
+    def _start(self, variants: Sequence[Variant]) -> None:
+        rounds = self.plan.import_rounds
+        task = self.progress.add_task("start", total=len(variants) * (rounds + 1))
+        for name, stages in importing.start(variants, rounds, lambda: self.progress.advance(task)).items():
+            self._of(name).started = stages
 
     def _count(self, variants: Sequence[Variant]) -> None:
         """Counts do not depend on the load, so as many at a time as there are cores."""
@@ -102,10 +109,11 @@ class Measuring:
             measured.timed_requests = TIME_BATCHES * requests_in_batch(variant) * len(rounds)
         self.results.run.rounds = len(rounds)
 
-    def _remember(self, requests: int) -> None:
-        task = self.progress.add_task(f"memory, {requests:,} requests", total=1)
-        self.results.memory = Memory(**run_worker("memory", "ours", str(requests)))
-        self.progress.advance(task)
+    def _remember(self, variants: Sequence[Variant]) -> None:
+        task = self.progress.add_task(f"memory, {MEMORY_REQUESTS:,} requests", total=len(variants))
+        for variant in variants:
+            self._of(variant.name).memory = Memory(**run_worker("memory", variant.name, str(MEMORY_REQUESTS)))
+            self.progress.advance(task)
 
 
 def _with_bare(variants: Sequence[Variant]) -> list[Variant]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchmarks.overhead import variants
+from benchmarks.overhead.importing import STARTED
 from benchmarks.overhead.variants import VARIANTS, Variant
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ _GATE_TIMED = ("floor-clocks", "floor-full", "ours", "ours-sample-0", "ours-log"
 #: Under valgrind these would take hours.
 _TIMED_ONLY = ("silk-orm", "toolbar-orm")
 
+#: Whose memory may not grow.
+_REMEMBERED = ("ours", "ours-sample-0", "ours-texts", "ours-disabled")
+
 ROUNDS, QUICK_ROUNDS = 9, 3
 IMPORT_ROUNDS = 11
 MEMORY_REQUESTS = 20_000
@@ -41,20 +45,22 @@ class Plan:
         counted: In instructions.
         timed: In microseconds.
         imported: In milliseconds and MiB.
+        started: In milliseconds and MiB, stage by stage.
         sees: In queries noticed.
+        remembered: In MiB, before and after many requests.
         rounds: Of what is timed.
         import_rounds: Of imports.
-        memory_requests: Of the memory run; 0 for none.
 
     """
 
     counted: Sequence[Variant]
     timed: Sequence[Variant]
     imported: Sequence[Variant]
+    started: Sequence[Variant]
     sees: Sequence[Variant]
+    remembered: Sequence[Variant]
     rounds: int
     import_rounds: int
-    memory_requests: int
 
 
 def plan(*, gate: bool, quick: bool, only: Sequence[str], memory: bool) -> Plan:
@@ -71,8 +77,9 @@ def plan(*, gate: bool, quick: bool, only: Sequence[str], memory: bool) -> Plan:
         counted=[variant for variant in counted if variant.name not in _TIMED_ONLY],
         timed=timed,
         imported=[variant for variant in tools if variant.imports and variant in wanted],
+        started=[VARIANTS[name] for name in STARTED if VARIANTS[name] in wanted],
         sees=[] if gate else [variant for variant in tools if variant in wanted],
+        remembered=[VARIANTS[name] for name in _REMEMBERED if memory and not quick and VARIANTS[name] in wanted],
         rounds=QUICK_ROUNDS if quick else ROUNDS,
         import_rounds=QUICK_ROUNDS if quick else IMPORT_ROUNDS,
-        memory_requests=MEMORY_REQUESTS if memory and not quick and VARIANTS["ours"] in wanted else 0,
     )

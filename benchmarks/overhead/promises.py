@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from benchmarks.overhead.variants import OURS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -60,11 +62,12 @@ class Promise(msgspec.Struct, frozen=True):
         return self.measured <= self.limit
 
 
-def promises(measured: Mapping[str, Measured], memory: Memory | None) -> list[Promise]:
+def promises(measured: Mapping[str, Measured]) -> list[Promise]:
     """Every promise that this run has measured something for."""
     instructions = {name: one.instructions for name, one in measured.items() if one.instructions is not None}
     us = {name: one.us for name, one in measured.items() if one.us is not None}
     imported = {name: one.imported for name, one in measured.items() if one.imported is not None}
+    memory = {name: one.memory for name, one in measured.items() if one.memory is not None}
     return [
         *_of_instructions(instructions),
         *_of_peers(instructions),
@@ -120,10 +123,12 @@ def _of_imports(imported: Mapping[str, Import]) -> Iterator[Promise]:
         yield Promise("import of the door, memory", ours.mib, IMPORT_MIB, "MiB")
 
 
-def _of_memory(memory: Memory | None) -> Iterator[Promise]:
-    if memory is not None:
-        grown = memory.at_end_mib - memory.after_third_mib
-        yield Promise(f"memory grown in {memory.requests * 2 // 3:,} requests", grown, GROWTH_MIB, "MiB")
+def _of_memory(memories: Mapping[str, Memory]) -> Iterator[Promise]:
+    for variant in OURS:
+        if memory := memories.get(variant.name):
+            grown = memory.at_end_mib - memory.after_third_mib
+            name = f"memory grown in {memory.requests * 2 // 3:,} requests, {variant.label}"
+            yield Promise(name, grown, GROWTH_MIB, "MiB")
 
 
 def _kilo(cost: Cost | None, what: str) -> float | None:

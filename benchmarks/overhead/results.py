@@ -63,6 +63,8 @@ class Measured(msgspec.Struct):
         instructions: Counted on the request's thread.
         folding: Instructions of the thread in the background, for each request and query it folds and sends.
         imported: What importing it added.
+        started: What it had added by the end of each stage (see `importing.STAGES`).
+        memory: Of many requests.
 
     """
 
@@ -72,6 +74,8 @@ class Measured(msgspec.Struct):
     instructions: Cost | None = None
     folding: Cost | None = None
     imported: Import | None = None
+    started: dict[str, Import] = {}
+    memory: Memory | None = None
 
 
 class Run(msgspec.Struct):
@@ -98,7 +102,6 @@ class Results(msgspec.Struct):
 
     run: Run
     measured: dict[str, Measured] = {}
-    memory: Memory | None = None
     promises: list[Promise] = []
 
 

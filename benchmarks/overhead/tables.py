@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchmarks.overhead import variants
+from benchmarks.overhead.importing import STAGES
+from benchmarks.overhead.results import Measured
 from benchmarks.overhead.variants import VARIANTS
 
 if TYPE_CHECKING:
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
     from benchmarks.overhead.cost import Cost
     from benchmarks.overhead.promises import Promise
-    from benchmarks.overhead.results import Measured, Results
+    from benchmarks.overhead.results import Results
     from benchmarks.overhead.variants import Variant
 
 _COLUMNS = ("µs/query", "µs/request", "kInstr/query", "kInstr/request", "with an N+1")
@@ -42,6 +44,7 @@ def costs(results: Results) -> list[Table]:
         _options(results),
         Table("Doors", ("", *_COLUMNS), _cost_rows(results, variants.DOORS)),
         Table("Drivers and layers", ("", *_COLUMNS), _cost_rows(results, variants.DRIVERS)),
+        _start(results),
         _memory(results),
     ]
 
@@ -84,13 +87,26 @@ def _options(results: Results) -> Table:
     return Table("Options", ("", *_COLUMNS, "background kInstr/query", "/request"), rows)
 
 
+def _start(results: Results) -> Table:
+    rows = []
+    for variant in variants.OURS:
+        if started := _measured(results, variant).started:
+            label = variant.label if variant.name != "ours" else f"{variant.label}, log off"
+            rows.append([label, *[f"{started[stage].ms:,.1f} / {started[stage].mib:,.1f}" for stage in STAGES]])
+    return Table("Start, ms / MiB", ("", *STAGES), rows)
+
+
 def _memory(results: Results) -> Table:
-    memory = results.memory
-    columns = ("", "MiB after a third", "MiB at the end")
-    if memory is None:
-        return Table("Memory", columns, [])
-    name = f"{memory.requests:,} requests of {memory.queries} queries"
-    return Table("Memory", columns, [[name, f"{memory.after_third_mib:,.1f}", f"{memory.at_end_mib:,.1f}"]])
+    rows = []
+    for variant in variants.OURS:
+        if memory := _measured(results, variant).memory:
+            mib = [f"{memory.after_third_mib:,.1f}", f"{memory.at_end_mib:,.1f}"]
+            rows.append([f"{variant.label}, {memory.requests:,} requests of {memory.queries} queries", *mib])
+    return Table("Memory", ("", "MiB after a third", "MiB at the end"), rows)
+
+
+def _measured(results: Results, variant: Variant) -> Measured:
+    return results.measured.get(variant.name) or Measured()
 
 
 def _cost_rows(results: Results, shown: Iterable[Variant]) -> list[list[str]]:

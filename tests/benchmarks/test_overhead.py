@@ -11,6 +11,7 @@ from benchmarks.overhead import __main__ as command
 from benchmarks.overhead import callgrind, plot, show
 from benchmarks.overhead.cost import Cost, cost, median_cost
 from benchmarks.overhead.documents import between
+from benchmarks.overhead.importing import STAGES
 from benchmarks.overhead.plan import plan
 from benchmarks.overhead.processes import run_python, run_worker
 from benchmarks.overhead.promises import PER_QUERY, promises
@@ -24,7 +25,7 @@ BARE = {0: 100.0, 10: 200.0, 60: 700.0}
 def results(**measured):
     run = Run(date="2026-10-01", commit="abc", python="CPython 3", processor="P", cores=2, versions={"pymysql": "1"})
     of = {name.replace("_", "-"): one for name, one in measured.items()}
-    return Results(run, of, promises=promises(of, None))
+    return Results(run, of, promises=promises(of))
 
 
 def counted(per_query, per_request=0.0, with_finding=0.0):
@@ -93,21 +94,19 @@ def test_a_tool_that_is_switched_off_sees_nothing():
 
 
 def test_a_promise_is_not_kept_by_the_smallest_excess():
-    kept, broken = (promises({"ours": counted(instructions)}, None)[0] for instructions in (8000.0, 8000.1))
+    kept, broken = (promises({"ours": counted(instructions)})[0] for instructions in (8000.0, 8000.1))
 
     assert kept.limit == PER_QUERY
     assert (kept.kept, broken.kept) == (True, False)
 
 
 def test_nothing_is_promised_of_what_was_not_measured():
-    assert promises({}, None) == []
-    assert promises({"otel": counted(300_000.0)}, None) == []
+    assert promises({}) == []
+    assert promises({"otel": counted(300_000.0)}) == []
 
 
 def test_the_limit_beside_a_peer_is_a_thirtieth_of_what_it_was_measured_at():
-    limits = {
-        promise.name: promise.limit for promise in promises({"ours": counted(1.0), "otel": counted(300_000.0)}, None)
-    }
+    limits = {promise.name: promise.limit for promise in promises({"ours": counted(1.0), "otel": counted(300_000.0)})}
 
     assert limits["per query, 1/30 of OpenTelemetry"] == pytest.approx(10.0)
 
@@ -117,7 +116,7 @@ def test_a_log_line_is_judged_without_the_call_of_the_pipeline_itself():
         return Measured(us=Cost(0.0, us, us))
 
     measured = {"ours": timed(10.0), "ours-log": timed(27.5), "direct-log": timed(15.0)}
-    (promise,) = (promise for promise in promises(measured, None) if "log" in promise.name)
+    (promise,) = (promise for promise in promises(measured) if "log" in promise.name)
 
     assert promise.measured == pytest.approx(2.5)
     assert promise.beside == 15.0
@@ -125,7 +124,8 @@ def test_a_log_line_is_judged_without_the_call_of_the_pipeline_itself():
 
 @pytest.mark.parametrize(("end_mib", "kept"), [(40.0, True), (41.0, True), (41.1, False)])
 def test_memory_may_not_grow_after_a_third_of_the_requests(end_mib, kept):
-    (promise,) = promises({}, Memory(requests=300, queries=50, after_third_mib=40.0, at_end_mib=end_mib))
+    memory = Memory(requests=300, queries=50, after_third_mib=40.0, at_end_mib=end_mib)
+    (promise,) = promises({"ours": Measured(memory=memory)})
 
     assert promise.kept is kept
 
@@ -142,7 +142,16 @@ def test_what_was_not_measured_is_empty_and_never_zero():
 def test_every_row_is_as_long_as_its_heading():
     shown = tables(
         results(
-            ours=Measured(10, Cost(1, 2, 3), 540, Cost(1, 2, 3), Cost(1, 2, 3), Import(1, 2)),
+            ours=Measured(
+                10,
+                Cost(1, 2, 3),
+                540,
+                Cost(1, 2, 3),
+                Cost(1, 2, 3),
+                Import(1, 2),
+                dict.fromkeys(STAGES, Import(1, 2)),
+                Memory(300, 50, 40.0, 41.0),
+            ),
             ours_asgi=counted(1.0),
             ours_sqlite3=counted(1.0),
             floor_full=counted(1.0),
@@ -150,7 +159,7 @@ def test_every_row_is_as_long_as_its_heading():
         )
     )
 
-    assert len(shown) == 6
+    assert len(shown) == 8
     assert [(table.title, row) for table in shown for row in table.rows if len(row) != len(table.columns)] == []
 
 
@@ -242,7 +251,9 @@ def test_only_narrows_what_a_mode_measures():
     assert [variant.name for variant in narrowed.counted] == ["otel", "ours-sample-0"]
     assert [variant.name for variant in narrowed.timed] == ["ours-sample-0"]
     assert [variant.name for variant in narrowed.imported] == ["otel"]
-    assert narrowed.memory_requests == 0
+    assert [variant.name for variant in narrowed.remembered] == ["ours-sample-0"]
+    assert list(narrowed.started) == []
+    assert list(plan(gate=True, quick=False, only=[], memory=False).remembered) == []
 
 
 def test_what_takes_milliseconds_a_query_is_not_counted_under_valgrind():
