@@ -50,6 +50,8 @@ def render(profile: Profile, level: str, elapsed_ms: float) -> list[tuple[str, s
         f'total;dur={elapsed_ms:.1f}, db;dur={db_ms:.1f};desc="{count} {plural}", app;dur={app_ms:.1f}, '
         f"perf;dur={profile.own_ms or 0.0:.3f}"
     )
+    if profile.shed is not None:
+        timing += f';desc="{profile.shed} shed"'
     pairs = [
         ("Server-Timing", timing),
         ("X-Perf-Id", profile.id),

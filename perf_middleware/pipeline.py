@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from perf_middleware import collector, detectors, headers
 from perf_middleware.collector.context import SUPPRESSED, Capture, current
 from perf_middleware.errors import OptionError, fault
+from perf_middleware.guard import Guard
 from perf_middleware.record import Profile
 from perf_middleware.settings import HEADER_LEVELS, Settings, check_names, load
 from perf_middleware.sinks.log import Log, is_unusual
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from perf_middleware.collector.rows import Reading
+    from perf_middleware.record import Shed
 
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"))
 UNMATCHED = "(unmatched)"
@@ -72,6 +74,9 @@ class Pipeline:
         if settings.log:
             log = Log(names=settings.log_names, sample_rate=settings.log_sample_rate, slow_ms=settings.slow_request_ms)
             self.sinks.insert(0, log)
+        self.guard = Guard(
+            settings.max_overhead_percent, service=settings.service, can_shed=_can_shed(settings), chance=_chance
+        )
         self._names: set[str] = set()
         self._abandoned: deque[Capture] = deque()
         _pipelines.add(self)
@@ -126,9 +131,13 @@ class Pipeline:
             if level == "full":
                 profile.duration_ms = (now_ns - capture.start_ns) / 1e6  # until now: a finding's share of it counts
                 self._detect(capture, profile, reading)
-            capture.own_ns += perf_counter_ns() - now_ns
+            read_ns = perf_counter_ns()
+            capture.own_ns += read_ns - now_ns
             profile.own_ms = capture.own_ns / 1e6
-            return headers.render(profile, level, (now_ns - capture.start_ns) / 1e6)
+            pairs = headers.render(profile, level, (now_ns - capture.start_ns) / 1e6)
+            if capture.watcher is not None:
+                capture.headers_ns = perf_counter_ns() - read_ns
+            return pairs  # noqa: TRY300 - one way through
         except Exception as error:  # noqa: BLE001
             fault("answer", error)
             return []
@@ -198,12 +207,18 @@ class Pipeline:
         if parent is SUPPRESSED:
             return None
         around = parent.profile if parent is not None else None
+        guard, watched, callers = self.guard, False, settings.capture_callers
         if parent is None or around is None:
             parent = None
             sampled = settings.sample_rate >= 1.0 or _chance.random() < settings.sample_rate
             weight = 1.0 / settings.sample_rate if sampled else 1.0
+            guard.until_watched -= 1
+            watched = guard.until_watched <= 0
+            shed = guard.begin(start_ns) if watched else guard.shed
+            detailed, callers = sampled and shed != "rows", callers and shed is None
         else:
-            sampled, weight = parent.detailed, around.weight
+            shed, sampled, weight = around.shed, True, around.weight
+            detailed, callers = parent.detailed, callers and parent.callers
         given = trace_id = span_id = None
         if headers_in:
             trace_id, span_id = headers.traceparent(headers_in.get("traceparent"))
@@ -218,18 +233,21 @@ class Pipeline:
             trace_id=trace_id,
             span_id=span_id,
             weight=weight,
+            shed=shed if sampled else None,
         )
         if around is not None:
             profile.parent_id = around.id
             profile.trace_id = profile.trace_id or around.trace_id
         capture = Capture(
             profile,
-            keep=settings.max_queries if sampled else 0,
-            callers=settings.capture_callers,
+            keep=settings.max_queries if detailed else 0,
+            callers=callers,
             capture_sql=settings.max_sql_chars if settings.capture_sql else 0,
             parent=parent,
         )
         capture.owner = self
+        if watched:
+            guard.watch(capture, shed)
         capture.own_ns = perf_counter_ns() - start_ns
         return capture
 
@@ -270,7 +288,7 @@ class Pipeline:
         if profile.kind == "request":
             profile.route = capture.route
             profile.name = self._bounded(f"{profile.method} {capture.route or UNMATCHED}")
-        reading = capture.close()
+        parent, reading = capture.parent, capture.close()
         self._count(profile, reading)
         self._detect(capture, profile, reading)
         profile.fetch_ms = reading.fetch_ms
@@ -281,12 +299,20 @@ class Pipeline:
         profile.truncated = truncated or (capture.detailed and bool(profile.folded))
         profile.own_ms = (capture.own_ns + perf_counter_ns() - end_ns) / 1e6
         self._emit(capture, profile)
+        if parent is not None:
+            parent.own_ns += capture.own_ns + perf_counter_ns() - end_ns
+        elif capture.watcher is not None:
+            now_ns = perf_counter_ns()
+            self.guard.observe(capture, profile, capture.own_ns + capture.headers_ns + now_ns - end_ns, now_ns)
 
     def _emit(self, capture: Capture, profile: Profile) -> None:
-        """Stats see every profile; the other sinks those that sampling kept, and all slow or failed ones."""
+        """Stats see every profile; the other sinks those that sampling kept, and all slow or failed ones.
+
+        What was shed of a profile is missing from it, and the profile is handed over all the same.
+        """
         self._sink(self.rolling, profile)
         unusual = is_unusual(profile, self.settings.slow_request_ms)
-        if not capture.detailed and not unusual:
+        if not (capture.detailed or profile.shed or unusual):
             return
         if unusual:
             profile.weight = 1.0
@@ -312,6 +338,13 @@ class Pipeline:
             return OTHER
         self._names.add(name)
         return name
+
+
+def _can_shed(settings: Settings) -> tuple[Shed, ...]:
+    """What these options leave to be shed."""
+    if not settings.sample_rate:
+        return ()
+    return ("callers", "rows") if settings.capture_callers else ("rows",)
 
 
 #: Those of this process, for its end.

@@ -24,6 +24,7 @@ SCHEMA = 1
 
 Severity = Literal["low", "medium", "high", "critical"]
 Confidence = Literal["low", "medium", "high"]
+Shed = Literal["callers", "rows"]
 
 SEVERITIES: tuple[Severity, ...] = ("low", "medium", "high", "critical")
 
@@ -309,6 +310,8 @@ class Profile(msgspec.Struct, dict=True, weakref=True):
         weight: 1/p of what sampling kept.
         truncated: Finished early by `max_duration_s`, or rows were folded into counters.
         own_ms: What this package took inside the profile, timed at its beginning and end.
+        shed: What the overhead guard left out, which would be there otherwise: "callers", or "rows" and all that comes
+            of them.
         folded: Counters of the queries beyond `max_queries` (or of all, when not sampled).
         by_verb: Queries by verb ("SELECT": 12), and
         by_table: by table read or written; filled for blocks and jobs.
@@ -339,6 +342,7 @@ class Profile(msgspec.Struct, dict=True, weakref=True):
     weight: float = 1.0
     truncated: bool = False
     own_ms: float | None = None
+    shed: Shed | None = None
     queries: list[Query] = []
     folded: list[Folded] = []
     transactions: list[Transaction] = []

@@ -90,6 +90,10 @@ def _milliseconds(value: object) -> float:
     return _number(value, 0.0, 86_400_000.0, "milliseconds, from 0 to 86400000")
 
 
+def _percent(value: object) -> float:
+    return _number(value, 0.0, 10_000.0, "a percentage from 0 (never) to 10000")
+
+
 def _count(value: object) -> int:
     number = _number(value, 1, 10_000_000, "a whole number from 1 to 10000000")
     if number != int(number):
@@ -197,6 +201,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     sample_rate: float = option(
         1.0, _rate, "Share of requests whose query rows are kept; counts and times are exact for all."
     )
+    max_overhead_percent: float = option(
+        2.0,
+        _percent,
+        "Own cost, in percent of the application's time, above which callers, then rows are shed; 0: never.",
+    )
     slow_request_ms: float = option(
         1000.0, _milliseconds, "From this duration on a request is always logged, sampled or not."
     )
@@ -227,6 +236,7 @@ class Options(TypedDict, total=False):
     thresholds: Mapping[str, float] | None
     drivers: Sequence[str] | None
     sample_rate: float
+    max_overhead_percent: float
     slow_request_ms: float
     capture_callers: bool
     capture_sql: bool

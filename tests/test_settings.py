@@ -20,6 +20,7 @@ REFUSED = {
     "thresholds": ["5", "[1]", {"slow_query": "fast"}, {"slow_query": -1}, 7],
     "drivers": [7],
     "sample_rate": [-0.1, 1.1, "", None],
+    "max_overhead_percent": [-1, 10_001, "2%", "off", None, True, float("nan")],
     "slow_request_ms": [-1, "slow"],
     "capture_callers": ["perhaps"],
     "capture_sql": [None],

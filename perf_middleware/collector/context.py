@@ -13,7 +13,7 @@ from threading import Lock
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
-from perf_middleware.collector.rows import EXTRA, WIDTH, Reading
+from perf_middleware.collector.rows import END_NS, EXTRA, WIDTH, Reading
 from perf_middleware.record import Profile
 
 if TYPE_CHECKING:
@@ -21,12 +21,16 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
 
     from perf_middleware.collector.rows import Facts, Row
+    from perf_middleware.record import Shed
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 #: Rows past the detailed ones that wait for being folded into counters: a bound on memory, not on counting.
 FOLD_EVERY: Final = 1024
+
+#: Queries of a metered profile whose noting is timed.
+METERED_QUERIES: Final = 32
 
 
 class Unattributed:
@@ -70,6 +74,11 @@ class Capture:
         loop_thread: Identity of the event loop's thread, where there is one; queries on it are blocking.
         first_byte_ns: When the response began.
         last_byte_ns: When its last byte was handed over.
+        own_ns: What this package took so far, timed at the beginning and at the first byte.
+        headers_ns: What making the headers took, and
+        shed: what was shed, in a profile that is watched.
+        watcher: None but in a profile that the overhead guard watches: takes the nanoseconds from a query's end to the
+            end of noting it, where `noted` is called.
         owner: What finishes this profile; blocks inside it report there too.
         route: The framework's template, noted by a framework's hook.
 
@@ -89,6 +98,7 @@ class Capture:
         "detected",
         "facts",
         "first_byte_ns",
+        "headers_ns",
         "last_byte_ns",
         "loop_thread",
         "own_ns",
@@ -97,8 +107,10 @@ class Capture:
         "plain",
         "profile",
         "route",
+        "shed",
         "start_ns",
         "text",
+        "watcher",
     )
 
     def __init__(
@@ -116,6 +128,7 @@ class Capture:
         self.owner: Any = None
         self.route: str | None = None
         self.own_ns = 0
+        self.watcher: Callable[[int], object] | None = None
         self._keep = keep
         self.alone = parent is None
         self.check_at = self._full = (keep + FOLD_EVERY) * WIDTH
@@ -142,12 +155,22 @@ class Capture:
             self.noted(facts, row)
 
     def noted(self, facts: Facts, row: Row | None = None) -> None:
-        """Fold what is too much to keep, and tell the profile around this one."""
+        """Fold what is too much to keep, and tell the profile around this one and who meters."""
+        if self.watcher is not None and facts:
+            self.watcher(perf_counter_ns() - facts[END_NS - WIDTH])
+            if len(facts) >= METERED_QUERIES * WIDTH:
+                self.check_at = self._full
         if len(facts) >= self._full:
             self._absorb(facts)
         parent = self.parent
         if row is not None and parent is not None and parent.open:
             parent.note(row)
+
+    def watch(self, watcher: Callable[[int], object], shed: Shed | None, *, metered: bool) -> None:
+        """Watch this one, if `metered` with the noting of its first queries."""
+        self.watcher, self.shed, self.headers_ns = watcher, shed, 0
+        if metered:
+            self.check_at = 0
 
     def on_loop(self, thread: int) -> None:
         """Have queries on this event loop's thread known as blocking."""

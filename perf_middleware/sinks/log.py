@@ -42,6 +42,7 @@ _FIELDS = (
     "span_id",
     "parent_id",
     "own_ms",
+    "shed",
 )
 
 _SERVER_ERROR = 500
