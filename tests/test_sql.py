@@ -11,6 +11,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from perf_middleware import fingerprint as reading
 from perf_middleware import sql
 from perf_middleware.sql import Statement, fingerprint_id, parse
 
@@ -24,7 +25,7 @@ UNPARSABLE = re.compile(r"unparsable:[0-9a-f]{16}")
 any_system = st.sampled_from(SYSTEMS)
 any_case = st.sampled_from(CORPUS)
 names = st.from_regex(r"[a-z_][a-z0-9_]{2,12}", fullmatch=True).filter(
-    lambda name: name.upper() not in sql._KEYWORDS | sql._FUNCTIONS | set(sql._KEYWORDS_AFTER)
+    lambda name: name.upper() not in reading._KEYWORDS | reading._FUNCTIONS | set(reading._KEYWORDS_AFTER)
 )
 
 
@@ -61,7 +62,7 @@ def test_no_text_raises_and_every_fingerprint_is_its_own(text, system):
 
 
 PIECES = sorted(
-    sql._words("""
+    reading._words("""
         SELECT FROM WHERE IN VALUES NULL TRUE IS NOT AS WITH UPDATE SET DELETE INTO ROW ARRAY DEFAULT BEGIN END COMMIT
         COUNT key DUPLICATE KEY FOR a b x `r` [s] 2fa_tokens ( ) , ; . * - + / % = < ? :: : @x $1 'v' "w" 5 -5 0.5e0 [ ]
         # -- /* */ $$ $t$ E'\\''
@@ -291,25 +292,24 @@ def test_the_time_is_linear_in_the_length(name):
 
 def test_a_huge_statement_is_parsed_and_not_kept():
     text = "INSERT INTO t VALUES " + ",".join(["(1,'x')"] * 100_000)
-    reader = sql._READERS["mysql"]
-    before = len(reader.texts), len(reader.shapes), len(reader.masks)
     statement = parse(text, "mysql")
     assert statement.fingerprint == "INSERT INTO t VALUES (?, ?)"
     assert statement.list_size > 500  # only the beginning is read
     assert statement.literals != parse(text[:-2] + "y')", "mysql").literals  # but all of it is hashed
-    assert (len(reader.texts), len(reader.shapes), len(reader.masks)) == before
+    assert characters_kept("mysql") <= sql._MAX_CACHED_CHARS
 
 
 def test_long_texts_are_remembered_without_being_kept():
     text = "SELECT a FROM t WHERE id IN (" + ", ".join(["%s"] * 2000) + ")"
     first = parse(text, "mysql")
     assert parse("".join(text), "mysql") is first
-    for n in range(sql._LONG_TEXTS + 1):
-        parse(f"{text} LIMIT {n}", "mysql")
-    long = sql._READERS["mysql"].long
-    assert len(long) <= sql._LONG_TEXTS
-    assert parse(text, "mysql") == first
-    assert not any(isinstance(part, str) and len(part) > 100 for key in long for part in key)
+    assert characters_kept("mysql") <= sql._MAX_CACHED_CHARS
+
+
+def characters_kept(system):
+    """Of the longest text or mask that a reader holds."""
+    reader = sql._READERS[system]
+    return max(len(key) for key in (*reader.texts, *reader.masks))
 
 
 # What must happen.
@@ -400,7 +400,7 @@ def test_comments_and_whitespace_and_the_case_of_keywords_never_change_the_finge
     tokens = list(dialect.tokens(text))
 
     def written(token):
-        if token in sql._KEYWORDS:
+        if token in reading._KEYWORDS:
             return data.draw(st.sampled_from([token, token.lower(), token.title()]))
         return token
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from perf_middleware import fingerprint as reading
 from perf_middleware import sql
 
 SYSTEMS = ["mysql", "postgresql", "sqlite", "mssql", None]
@@ -27,7 +28,7 @@ insides = st.text(alphabet="ab1 -#/*()$%;:?@\"`[]\n\\'\0é", max_size=6)
 
 PIECES = [
     *sorted(
-        sql._words("""
+        reading._words("""
             SELECT FROM WHERE IN VALUES NULL IS NOT LIMIT AND a t1 x2y events_00 2fa ( ) , ; . * + - / % = ? [ ]
             5 12 -5 1.5 .5 1. 1e5 1E-5 1e5x 0x1F 1x1F 0b1 0b2 0o7 1_000 ?1 :1 $1 @p1 @1 %s %(a1)s $$ $t1$ $1$
             # -- /* */
@@ -69,8 +70,7 @@ def rewritten(data, text):
 def readings(monkeypatch):
     """How often a text was read token by token since."""
     read = []
-    whole = sql._normalise
-    monkeypatch.setattr(sql, "_normalise", lambda text, dialect: read.append(text) or whole(text, dialect))
+    monkeypatch.setattr(sql, "read", lambda text, dialect: read.append(text) or reading.read(text, dialect))
     return read
 
 
@@ -152,28 +152,42 @@ def test_literals_are_equal_exactly_if_their_hashes_are(data, system):
 
 def test_what_is_remembered_is_bounded_whatever_comes(monkeypatch):
     monkeypatch.setattr(sql, "_CACHED", 50)
-    monkeypatch.setattr(sql._keep, "__defaults__", (50,))
-    reader = sql._Reader(sql._MYSQL)
+    reader = sql._Reader(reading.MYSQL)
     for n in range(200):
-        reader.read(f"SELECT a FROM t WHERE b{n} = {10 ** (n % 60)} AND c = '{'x' * n}'")
-        reader.read(f"SELECT a FROM t{n} WHERE b = {n} AND c = %s")
-        reader.read(f"SELECT a FROM t{n}")
-        reader.read(f"SELECT a FROM t WHERE b = 'it\\'s {n}'")
-    for kept in (reader.texts, reader.masks, reader.compared, reader.shapes):
+        for text in (
+            f"SELECT a FROM t WHERE b{n} = {10 ** (n % 60)} AND c = '{'x' * n}'",
+            f"SELECT a FROM t{n} WHERE b = {n} AND c = %s",
+            f"SELECT a FROM t{n}",
+            f"SELECT a FROM t WHERE b = 'it\\'s {n}'",
+            f"SELECT a FROM t{n} WHERE b IN ({', '.join(['%s'] * 2000)})",
+        ):
+            for _ in range(3):
+                reader.read(text)
+    for kept in (reader.texts, reader.masks, reader.shapes, reader.seen):
         assert 0 < len(kept) <= 50
 
 
-def test_strings_that_never_come_again_leave_few_masks():
-    reader = sql._Reader(sql._MYSQL)
+def test_strings_that_never_come_again_leave_no_masks():
+    reader = sql._Reader(reading.MYSQL)
     for n in range(500):
         reader.read(f"SELECT a FROM t WHERE b = '{'x' * n}'")
-    assert len(reader.masks) == sql._MAX_MASKS
+    assert not reader.masks
     assert len(reader.shapes) == 1
     assert not reader.texts
 
 
+def test_a_mask_has_few_numbers_and_characters(monkeypatch):
+    reader = sql._Reader(reading.MYSQL)
+    monkeypatch.setattr(sql, "_taking", None)
+    for n in range(1000, 1003):
+        reader.read(f"SELECT a FROM t WHERE b IN ({', '.join([str(n)] * (sql._MAX_MASKED_NUMBERS + 1))})")
+        reader.read(f"SELECT a FROM t WHERE b = {n} AND c = '{'x' * sql._MAX_CACHED_CHARS}'")
+    assert not reader.masks
+    assert len(reader.shapes) == 2
+
+
 def test_a_text_with_only_literals_is_not_kept():
-    reader = sql._Reader(sql._POSTGRESQL)
+    reader = sql._Reader(reading.POSTGRESQL)
     for n in range(3):
         reader.read(f"SELECT a FROM t WHERE b = {n} AND c = 'x' /* {n} */")
     assert not reader.texts
@@ -207,7 +221,7 @@ def test_texts_that_differ_in_their_literals_only_are_read_token_by_token_once(t
 
 
 def test_each_length_of_a_list_is_read_once(monkeypatch):
-    reader = sql._Reader(sql._MYSQL)
+    reader = sql._Reader(reading.MYSQL)
     read = readings(monkeypatch)
     for n in range(100):
         length = n % 5 + 1
@@ -220,6 +234,6 @@ def test_only_dialects_that_are_used_are_compiled():
     code = (
         "from perf_middleware import sql; compiled = lambda: [dialect for reader in sql._READERS.values()"
         " for dialect in reader.dialects if 'token' in vars(dialect)];"
-        "assert compiled() == []; sql.parse('SELECT 1', 'mysql'); assert set(compiled()) == {sql._MYSQL}"
+        "assert compiled() == []; sql.parse('SELECT 1', 'mysql'); assert set(compiled()) == {sql.MYSQL}"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

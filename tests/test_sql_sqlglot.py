@@ -10,6 +10,7 @@ from typing import NamedTuple
 import sqlglot
 from sqlglot import exp
 
+from perf_middleware import fingerprint as reading
 from perf_middleware import sql
 
 CORPUS = [
@@ -42,7 +43,7 @@ class Reading(NamedTuple):
 def read_by_us(text, system, monkeypatch):
     statement = sql.parse(text, system)
     with monkeypatch.context() as patch:
-        patch.setattr(sql, "_MAX_LIST_NESTING", 0)  # so that every value of a list is counted
+        patch.setattr(reading, "_MAX_LIST_NESTING", 0)  # so that every value of a list is counted
         fingerprint = sql._READERS[system]._read_tokens(text)[0].fingerprint
     tokens = sql._READERS[system].dialects[0].tokens(fingerprint)
     return Reading(set(statement.tables), statement.verb, sum(token == "?" for token in tokens))
