@@ -314,6 +314,8 @@ def bare(text: str, dialect: Dialect) -> str:
     It may end within what a quote or comment opened: then it cannot be tokenised, and the whole text has to be read.
     A last comment of several lines stays: what begins it may stand in a comment that ends with the line.
     """
+    if text[:1].isalpha() and text[-1] not in "/; \t\r\n":
+        return text
     start = dialect.leading.match(text).end()  # type: ignore[union-attr] # matches the empty string too
     end = cut = len(text)
     while True:
@@ -513,7 +515,8 @@ def _normalise(text: str, dialect: Dialect) -> tuple[str, int | None, bool, list
         elif kind == _DOUBLE:
             in_string = dialect.double_quotes == "value"
             listed = lists and lists[-1].depth + lists[-1].rows == depth and last in ("(", ",")
-            if in_string or (dialect.double_quotes == "either" and (listed or last.upper() in _COMPARISONS)):
+            compared = last.upper() in _COMPARISONS or (last == "AND" and pieces[-3:-2] == [" BETWEEN"])
+            if in_string or (dialect.double_quotes == "either" and (listed or compared)):
                 value = 2
 
         if lists and lists[-1].rows and lists[-1].depth == depth:

@@ -206,7 +206,7 @@ class _Reader:
         if mask is not None and mask.compared is not None:
             mask = self.masks.get((zeros, mask.compared(raw)))
         if mask is None:
-            return self._read_shape(text, raw)
+            return self._read_shape(text, raw, zeros)
         shape = mask.shape
         statement = shape.statement(hash((shape.form, mask.values(raw))))
         return self._kept(text, statement) if shape.placeholders else statement
@@ -214,9 +214,9 @@ class _Reader:
     def _read_long(self, text: str) -> Statement:
         if len(text) > _MAX_SHAPED_CHARS:
             return self._read_once(text)
-        return self._read_shape(text, text.encode("utf-8", "surrogatepass"))
+        return self._read_shape(text, text.encode("utf-8", "surrogatepass"), None)
 
-    def _read_shape(self, text: str, raw: bytes) -> Statement:
+    def _read_shape(self, text: str, raw: bytes, zeros: bytes | None) -> Statement:
         """Read a text that has no mask yet; learn from it if it has no shape either."""
         escaped = "\\" in text
         uncommented = text if escaped and len(self.dialects) > 1 else bare(text, self.dialects[0])
@@ -242,15 +242,13 @@ class _Reader:
             _keep(self.shapes, key, shape)
             if compared:
                 _keep(self.shapes, hash((key, _at(runs, compared))), shape)
-        self._mask(raw, shape)
+        if zeros is not None and len(shape.order) + len(shape.compared) <= _MAX_MASKED_NUMBERS:
+            self._mask(raw, zeros, shape)
         statement = shape.statement(hash((shape.form, _at(runs + strings, shape.order))))
         return self._kept(text, statement) if shape.placeholders else statement
 
-    def _mask(self, raw: bytes, shape: _Shape) -> None:
+    def _mask(self, raw: bytes, zeros: bytes, shape: _Shape) -> None:
         """Remember the mask when it is seen for the second time."""
-        if len(raw) > _MAX_CACHED_CHARS or len(shape.order) + len(shape.compared) > _MAX_MASKED_NUMBERS:
-            return
-        zeros = raw.translate(_AS_ZEROS)
         if hash(zeros) not in self.seen:
             _keep(self.seen, hash(zeros), None)
             return
@@ -354,7 +352,7 @@ def _compared(outside: bytes, strings: int, literals: _Literals, dialect: Dialec
     text = outside.decode("utf-8", "surrogatepass")
     free: set[int] = set()
     for token in dialect.token.finditer(text, dialect.leading.match(text).end()):  # type: ignore[union-attr] # matches the empty string too
-        if _DECIMAL.fullmatch(token[1]):
+        if token[1][0] in ".0123456789" and _DECIMAL.fullmatch(token[1]):
             free.update(token.start() + run.start() for run in _RUN.finditer(token[1]))
         elif token[1][0] == "$" == token[1][-1]:
             return None

@@ -4,6 +4,7 @@ import json
 import re
 import string
 import time
+import tracemalloc
 from pathlib import Path
 
 import msgspec
@@ -101,7 +102,12 @@ def test_an_odd_system_or_a_str_subclass_is_no_trouble():
         def __str__(self):
             raise AssertionError
 
+    class OddBytes(bytes):
+        def __bytes__(self):
+            raise AssertionError
+
     assert fingerprint(Odd("SELECT 1"), Odd("mysql")) == "SELECT ?"
+    assert fingerprint(OddBytes(b"SELECT 1")) == "SELECT ?"
     assert fingerprint("SELECT 1", ["mysql"]) == "SELECT ?"
 
 
@@ -173,6 +179,8 @@ def test_no_literal_survives_where_the_system_is_unknown(quoted, place):
         'SELECT a FROM t WHERE b LIKE "canaryx" AND c <> "canaryx"',
         'SELECT a FROM t WHERE b IN ("canaryx", 1, "canaryx")',
         'INSERT INTO t (a, b) VALUES ("canaryx", 1), (2, "canaryx")',
+        'SELECT a FROM t WHERE b BETWEEN "canaryx" AND "canaryx"',
+        'SELECT a FROM t WHERE t MATCH "canaryx" AND b glob "canaryx*"',
     ],
 )
 def test_no_literal_survives_in_double_quotes_where_they_may_be_a_string(system, text):
@@ -199,6 +207,9 @@ def test_no_literal_survives_in_a_text_that_is_cut_off(case, system, data):
         ("SELECT $t$ open canaryx $$", "postgresql"),
         ("SELECT 1 /* open canaryx", None),
         ("SELECT /* /* canaryx */ 1", "postgresql"),
+        ("SELECT E'it\\'s canaryx", "postgresql"),
+        ("SELECT 'it\\'s canaryx # and'", None),  # the rest is a comment, or all of it a string
+        ("SELECT 'it\\'s canaryx -- and'", None),
         ("SELECT \0 canaryx", None),
         ("SELECT \\ canaryx", None),
         (b"SELECT canaryx\xff", "mysql"),
@@ -218,6 +229,7 @@ def test_what_cannot_be_tokenised_becomes_a_hash(text, system):
     [
         ("SELECT * FROM events_00", "SELECT * FROM events_01", None),
         ("SELECT * FROM 2023_events", "SELECT * FROM 2024_events", "mysql"),
+        ("SELECT * FROM 5\N{ARABIC-INDIC DIGIT THREE}", "SELECT * FROM 6\N{ARABIC-INDIC DIGIT THREE}", "mysql"),
         ("SELECT * FROM db.2023_events", "SELECT * FROM db.2024_events", "mysql"),
         ("SELECT a FROM t", "SELECT b FROM t", None),
         ("SELECT a, b FROM t", "SELECT a FROM t", None),
@@ -288,6 +300,27 @@ def test_the_time_is_linear_in_the_length(name):
 
     small = cost(20_000)
     assert cost(80_000) < 12 * small + 0.1
+
+
+def test_comments_are_taken_out_in_linear_time():
+    def cost(size):
+        text = "/* a */ " * (size // 8) + "'"
+        begin = time.process_time()
+        parse(text, "postgresql")
+        return time.process_time() - begin
+
+    assert cost(1_000_000) < 8 * cost(250_000)
+
+
+def test_a_huge_statement_takes_little_memory():
+    text = "INSERT INTO t VALUES " + ",".join(["(1,'x')"] * 300_000) + " ON DUPLICATE KEY UPDATE a = 'x'"
+    parse("SELECT 1", "mysql")
+    tracemalloc.start()
+    try:
+        parse(text, "mysql")
+        assert tracemalloc.get_traced_memory()[1] < len(text)
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_huge_statement_is_parsed_and_not_kept():
@@ -438,6 +471,7 @@ def test_values_of_any_kind_and_placeholders_of_any_style_look_alike(value, syst
         ("SELECT /*+ MAX_EXECUTION_TIME(5) */ a", "mysql", "SELECT a"),
         ("SELECT /* a /* b */ c */ 1", "postgresql", "SELECT ?"),
         ("SELECT /* a /* b */ 1", "mysql", "SELECT ?"),
+        ("SELECT a LIKE'\\' /* a /* b */ */, 'c'", "mssql", "SELECT a LIKE ?, ?"),
         ("SELECT 'it\\'s'", None, "SELECT ?"),
         ("SELECT a LIKE '%' ESCAPE '\\'", None, "SELECT a LIKE ? ESCAPE ?"),
         ("SELECT COUNT (*), t.* FROM t", None, "SELECT COUNT(*), t.* FROM t"),

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -101,12 +102,58 @@ def test_a_statement_like_one_before_is_read_as_if_there_had_been_none(case, dat
 @example("#", "mysql", ["\n"])
 @example("SELECT 1 /* /* 2 */", "postgresql", ["*/"])
 @example(" ", None, ["*/"])
+@example("a /", None, [""])
+@example("SELECT %(", None, [" )s "])
+@example("SELECT E'a\\', b = 'c'", "sqlite", ["'d'"])
+@example("SELECT 'a\\', 1", None, [" it's "])
 def test_a_text_with_comments_at_its_end_is_read_as_if_it_had_been_the_first(text, system, comments):
     reader = sql._Reader(*sql._READERS[system].dialects)
     reader.read(text)
     for end in (" ", "", "\n"):
         other = text + "".join(f"{end}/*{comment}*/" for comment in comments)
         assert reader.read(other) == read_token_by_token(other, system)
+
+
+@settings(max_examples=500, deadline=None)
+@given(texts, any_system, st.lists(insides, max_size=3))
+@example("SELECT 1", None, ["\\"])
+@example("SELECT 1", "postgresql", ["/*"])
+@example("SELECT _utf8'a'", None, ["\\"])
+def test_a_text_with_comments_before_it_is_read_as_if_it_had_been_the_first(text, system, comments):
+    reader = sql._Reader(*sql._READERS[system].dialects)
+    reader.read(text)
+    for begin, end in (("/*", "*/"), ("-- ", "\n"), ("#", "\n")):
+        other = "".join(f"{begin}{comment}{end}" for comment in comments) + text
+        assert reader.read(other) == read_token_by_token(other, system)
+
+
+def test_where_dollar_tags_have_digits_no_text_is_taken_for_another():
+    reader = sql._Reader(reading.POSTGRESQL)
+    for text in (
+        "SELECT $a1$ 5 $a2$ 6 $a1$ 7 $a2$ 8 $a2$",
+        "SELECT $a1$ 5 $a1$ 6 $a2$ 7 $a1$ 8 $a2$",
+        "SELECT $a1$ 5 $a2$ 9 $a6$ 1 $a2$ 8 $a2$",
+    ):
+        assert reader.read(text) == read_token_by_token(text, "postgresql")
+
+
+def test_caches_that_other_threads_empty_change_no_reading(monkeypatch):
+    monkeypatch.setattr(sql, "_CACHED", 3)
+    reader = sql._Reader(reading.MYSQL)
+    read = [
+        f"SELECT t{n % 3}.a FROM t AS t{n % 3} WHERE b = {n % 7} AND c = '{n % 2}' LIMIT {limit} /* {n} */"
+        for n in range(200)
+        for limit in ("1", "%s")
+    ]
+    expected = {text: read_token_by_token(text, "mysql") for text in read}
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            readings = list(pool.map(reader.read, read * 4))
+    finally:
+        sys.setswitchinterval(interval_s)
+    assert readings == [expected[text] for text in read * 4]
 
 
 LIKE_EACH_OTHER = [
@@ -118,6 +165,7 @@ LIKE_EACH_OTHER = [
     ("SELECT 0x1 FROM t WHERE b = 1", "SELECT 1x1 FROM t WHERE b = 1"),
     ("SELECT 'a' FROM t", "SELECT 'a' 'b' FROM t AS 'c'"),
     ("SELECT 1", "1SELECT "),
+    ("SELECT 1, 5\N{ARABIC-INDIC DIGIT THREE}", "SELECT 1, 5"),
     ("SELECT a FROM t WHERE b = 5", "SELECT a FROM t WHERE b ="),
 ]
 
@@ -208,6 +256,9 @@ def test_a_text_with_only_literals_is_not_kept():
         "SELECT a FROM t WHERE b = %s AND c = {n} AND d IS NOT NULL",
         "SELECT a FROM t WHERE b = %s /*traceparent='00-{n}-{word}-01'*/",
         "SELECT a FROM é WHERE b = 'ü{n}'",
+        "/* {word} {n} */ SELECT a FROM t WHERE b = {n}",
+        "-- {word} {n}\nSELECT a FROM t WHERE b = {n} /* {word} */;",
+        "SELECT a FROM t WHERE b IN (" + "{n}, " * 2000 + "'{word}')",
     ],
 )
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -218,6 +269,17 @@ def test_texts_that_differ_in_their_literals_only_are_read_token_by_token_once(t
     assert len(read) == 1
     assert len({statement.fingerprint for statement in statements}) == 1
     assert len({statement.literals for statement in statements}) == (1 if "traceparent" in template else 100)
+
+
+def test_masks_come_back_after_they_were_forgotten(monkeypatch):
+    reader = sql._Reader(reading.MYSQL)
+    read = readings(monkeypatch)
+    for _ in range(100):
+        reader.masks.clear()
+        for n in (12, 34):
+            reader.read(f"SELECT a FROM t WHERE b = {n}")
+        assert reader.masks
+    assert len(read) == 1
 
 
 def test_each_length_of_a_list_is_read_once(monkeypatch):
