@@ -104,7 +104,7 @@ def test_a_statement_like_one_before_is_read_as_if_there_had_been_none(case, dat
 @example(" ", None, ["*/"])
 @example("a /", None, [""])
 @example("SELECT %(", None, [" )s "])
-@example("SELECT E'a\\', b = 'c'", "sqlite", ["'d'"])
+@example("SELECT E'a\\', b = ''''", "sqlite", ["'d'"])
 @example("SELECT 'a\\', 1", None, [" it's "])
 def test_a_text_with_comments_at_its_end_is_read_as_if_it_had_been_the_first(text, system, comments):
     reader = sql._Reader(*sql._READERS[system].dialects)
