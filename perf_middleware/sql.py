@@ -200,7 +200,7 @@ class _Reader:
         """Read a text that is not among `texts`."""
         if len(text) > _MAX_CACHED_CHARS:
             return self.texts.get(_short(text)) or self._read_long(text)
-        raw = text.encode("utf-8", "surrogatepass")
+        raw = text.encode() if text.isascii() else text.encode("utf-8", "surrogatepass")
         zeros = raw.translate(_AS_ZEROS)
         mask = self.masks.get(zeros)
         if mask is not None and mask.compared is not None:
