@@ -19,7 +19,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from perf_middleware import collector, detectors, headers
-from perf_middleware.collector.context import SUPPRESSED, Capture, current
+from perf_middleware.collector.context import NOTHING, SUPPRESSED, Capture, current
 from perf_middleware.errors import OptionError, fault
 from perf_middleware.guard import Guard
 from perf_middleware.record import Profile
@@ -40,6 +40,11 @@ OTHER = "(other)"
 #: Our own generator, so that seeding or reading the application's is never disturbed.
 _chance = Random()  # noqa: S311
 os.register_at_fork(after_in_child=_chance.seed)
+
+#: Identifiers, made many at a time. A child of a fork makes its own.
+_ids: list[str] = []
+os.register_at_fork(after_in_child=_ids.clear)
+_IDS_AT_A_TIME = 256
 
 #: What `configure` made last, in a tuple: None within it when that was switched off.
 _chosen: tuple[Pipeline | None] | None = None
@@ -219,22 +224,21 @@ class Pipeline:
         else:
             shed, sampled, weight = around.shed, True, around.weight
             detailed, callers = parent.detailed, callers and parent.callers
-        given = trace_id = span_id = None
-        if headers_in:
-            trace_id, span_id = headers.traceparent(headers_in.get("traceparent"))
-            given = headers.client_id(headers_in.get("x-perf-id")) or headers.client_id(headers_in.get("x-request-id"))
         profile = Profile(
-            id=given or f"{_chance.getrandbits(64):016x}",
+            id=_new_id(),
             kind=kind,
             name=name,
             service=settings.service,
             method=None if method is None else method if method in METHODS else "_OTHER",
-            started_at=_rfc3339(time.time()),
-            trace_id=trace_id,
-            span_id=span_id,
             weight=weight,
             shed=shed if sampled else None,
         )
+        if headers_in:
+            profile.trace_id, profile.span_id = headers.traceparent(headers_in.get("traceparent"))
+            given = headers.client_id(headers_in.get("x-perf-id")) or headers.client_id(headers_in.get("x-request-id"))
+            profile.id = given or profile.id
+        if kind != "request" or self._wants_rows:
+            profile.started_at = _rfc3339(time.time())
         if around is not None:
             profile.parent_id = around.id
             profile.trace_id = profile.trace_id or around.trace_id
@@ -244,8 +248,9 @@ class Pipeline:
             callers=callers,
             capture_sql=settings.max_sql_chars if settings.capture_sql else 0,
             parent=parent,
+            owner=self,
+            start_ns=start_ns,
         )
-        capture.owner = self
         if watched:
             guard.watch(capture, shed)
         capture.own_ns = perf_counter_ns() - start_ns
@@ -253,20 +258,21 @@ class Pipeline:
 
     @staticmethod
     def _count(profile: Profile, reading: Reading) -> None:
-        profile.query_count = reading.query_count
-        profile.db_ms = reading.db_ns / 1e6
-        profile.db_sum_ms = reading.db_sum_ns / 1e6
+        if reading is not NOTHING:
+            profile.query_count = reading.query_count
+            profile.db_ms = reading.db_ns / 1e6
+            profile.db_sum_ms = reading.db_sum_ns / 1e6
 
     def _detect(self, capture: Capture, profile: Profile, reading: Reading) -> None:
         """Look for findings; again only if queries were added."""
+        if reading is NOTHING and not self._wants_rows:  # ours ask about queries only
+            return
         profile.__dict__["by_fingerprint"] = reading.runs
         if reading.folded:
             profile.folded = list(reading.folded.values())
         if self._wants_rows:
             profile.queries = reading.queries(capture)
-        if not capture.detailed or capture.detected == reading.query_count:
-            return
-        if not reading.query_count and not self._wants_rows:  # ours ask about queries only
+        if not capture.keep or capture.detected == reading.query_count:
             return
         capture.detected = reading.query_count
         try:
@@ -310,13 +316,13 @@ class Pipeline:
 
         What was shed of a profile is missing from it, and the profile is handed over all the same.
         """
-        self._sink(self.rolling, profile)
-        unusual = is_unusual(profile, self.settings.slow_request_ms)
-        if not (capture.detailed or profile.shed or unusual):
+        self.rolling(profile)
+        if not self.sinks:
             return
+        unusual = is_unusual(profile, self.settings.slow_request_ms)
         if unusual:
             profile.weight = 1.0
-        if self.sinks:
+        if unusual or capture.keep or profile.shed:
             copy_context().run(self._hand_over, profile)
 
     def _hand_over(self, profile: Profile) -> None:
@@ -355,6 +361,16 @@ _pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()
 def _finish_all_abandoned() -> None:
     for pipeline in list(_pipelines):
         pipeline.finish_abandoned()
+
+
+def _new_id() -> str:
+    """16 hex digits."""
+    try:
+        return _ids.pop()
+    except IndexError:
+        digits = _chance.randbytes(8 * _IDS_AT_A_TIME).hex()
+        _ids.extend([digits[at : at + 16] for at in range(16, len(digits), 16)])
+        return digits[:16]
 
 
 def _rfc3339(at_s: float) -> str:

@@ -13,6 +13,9 @@ from threading import Lock
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
+import msgspec
+from msgspec import field
+
 from perf_middleware.collector.rows import END_NS, EXTRA, WIDTH, Reading
 from perf_middleware.record import Profile
 
@@ -57,90 +60,77 @@ class Unattributed:
 unattributed = Unattributed()
 
 
-class Capture:
-    """The slot: what one open profile has noted so far.
+class Capture(msgspec.Struct, weakref=True, eq=False):
+    """The slot: what one open profile has noted so far; a struct because making one costs little.
 
     Attributes:
         profile: What finishing will fill; None once finished.
-        facts: Of the rows noted, in order (see `rows`); None once finished. `noting.note_query` adds to it.
-        check_at: From this many facts on `noted` wants to be called; with a parent always.
-        alone: Nothing is around this profile and no event loop is to be blocked: a hook may add facts by itself.
-        text: The last one, once it was found to be worth keeping.
-        plain: No row so far has an `Extra`: none failed, and each was one statement.
-        start_ns: `perf_counter_ns` when the profile was opened.
-        detailed: Whether rows are kept (a sampled profile), so that callers and parameters are worth noting.
-        detected: How many queries the findings cover; None before they were looked for.
+        keep: Rows to keep: none in a profile that is not sampled.
         callers: Whether the application's frame is wanted.
+        capture_sql: Characters of the text to keep.
+        parent: Of the profile around this one.
+        owner: What finishes this profile; blocks inside it report there too.
+        plain: No row so far has an `Extra`: none failed, and each was one statement.
+        detected: How many queries the findings cover; None before they were looked for.
         loop_thread: Identity of the event loop's thread, where there is one; queries on it are blocking.
         first_byte_ns: When the response began.
         last_byte_ns: When its last byte was handed over.
+        route: The framework's template, noted by a framework's hook.
         own_ns: What this package took so far, timed at the beginning and at the first byte.
         headers_ns: What making the headers took, and
         shed: what was shed, in a profile that is watched.
         watcher: None but in a profile that the overhead guard watches: takes the nanoseconds from a query's end to the
             end of noting it, where `noted` is called.
-        owner: What finishes this profile; blocks inside it report there too.
-        route: The framework's template, noted by a framework's hook.
+        check_at: From this many facts on `noted` wants to be called; with a parent always.
+        full: From this many on they are folded.
+        text: The last one, once it was found to be worth keeping.
+        direct: `facts`, while a hook may add whole rows to them by itself: rows and callers are wanted, nothing is
+            around this profile, and no event loop is to be blocked. None otherwise.
+        reading: What the facts say, as far as they were read.
+        facts: Of the rows noted, in order (see `rows`); None once finished. `noting.note_query` adds to it.
+        start_ns: `perf_counter_ns` when the profile was opened.
 
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_capture_sql",
-        "_full",
-        "_keep",
-        "_lock",
-        "_reading",
-        "alone",
-        "callers",
-        "check_at",
-        "detailed",
-        "detected",
-        "facts",
-        "first_byte_ns",
-        "headers_ns",
-        "last_byte_ns",
-        "loop_thread",
-        "own_ns",
-        "owner",
-        "parent",
-        "plain",
-        "profile",
-        "route",
-        "shed",
-        "start_ns",
-        "text",
-        "watcher",
-    )
+    profile: Profile | None
+    keep: int
+    callers: bool
+    capture_sql: int = 0
+    parent: Capture | None = None
+    owner: Any = None
+    plain: bool = True
+    detected: int | None = None
+    loop_thread: int | None = None
+    first_byte_ns: int | None = None
+    last_byte_ns: int | None = None
+    route: str | None = None
+    own_ns: int = 0
+    headers_ns: int = 0
+    shed: Shed | None = None
+    watcher: Callable[[int], object] | None = None
+    check_at: int = 0
+    full: int = 0
+    text: str | None = None
+    direct: Facts | None = None
+    reading: Reading | None = None
+    lock: Any = field(default_factory=Lock)
+    facts: Facts | None = field(default_factory=list)
+    start_ns: int = field(default_factory=perf_counter_ns)
 
-    def __init__(
-        self, profile: Profile, *, keep: int, callers: bool, capture_sql: int = 0, parent: Capture | None = None
-    ) -> None:
-        self.profile: Profile | None = profile
-        self.parent = parent
-        self.plain = True
-        self.detailed = keep > 0
-        self.detected: int | None = None
-        self.callers = callers and keep > 0
-        self.loop_thread: int | None = None
-        self.first_byte_ns: int | None = None
-        self.last_byte_ns: int | None = None
-        self.owner: Any = None
-        self.route: str | None = None
-        self.own_ns = 0
-        self.watcher: Callable[[int], object] | None = None
-        self._keep = keep
-        self.alone = parent is None
-        self.check_at = self._full = (keep + FOLD_EVERY) * WIDTH
-        self.text: str | None = None
+    def __post_init__(self) -> None:
+        self.full = (self.keep + FOLD_EVERY) * WIDTH
+        parent = self.parent
         if parent is not None:
             self.loop_thread = parent.loop_thread
-            self.check_at = 0
-        self.facts: Facts | None = []
-        self._lock = Lock()
-        self._capture_sql = capture_sql
-        self._reading: Reading | None = None
-        self.start_ns = perf_counter_ns()
+            return
+        self.check_at = self.full
+        if self.keep and self.callers:
+            self.direct = self.facts
+
+    @property
+    def detailed(self) -> bool:
+        """Whether rows are kept (a sampled profile), so that callers and parameters are worth noting."""
+        return self.keep > 0
 
     def note(self, row: Row) -> None:
         """Add one row: what `noting.note_query` does in place, for a profile around another."""
@@ -159,8 +149,8 @@ class Capture:
         if self.watcher is not None and facts:
             self.watcher(perf_counter_ns() - facts[END_NS - WIDTH])
             if len(facts) >= METERED_QUERIES * WIDTH:
-                self.check_at = self._full
-        if len(facts) >= self._full:
+                self.check_at = self.full
+        if len(facts) >= self.full:
             self._absorb(facts)
         parent = self.parent
         if row is not None and parent is not None and parent.open:
@@ -175,7 +165,7 @@ class Capture:
     def on_loop(self, thread: int) -> None:
         """Have queries on this event loop's thread known as blocking."""
         self.loop_thread = thread
-        self.alone = False
+        self.direct = None
 
     def late(self) -> None:
         """Count a query that came after the end."""
@@ -190,33 +180,33 @@ class Capture:
         """What the facts noted so far say; cheap when nothing was added since the last time."""
         if self.facts:
             self._absorb(self.facts)
-        return self._reading or self._read_nothing()
+        return self.reading or NOTHING
 
     def close(self) -> Reading:
         """Empty the slot and read for the last time; who still holds the slot holds nothing more."""
         facts, self.facts = self.facts, None
-        self.profile = self.parent = self.text = None
+        self.profile = self.parent = self.text = self.direct = None
         if facts:
             self._absorb(facts)
-        reading, self._reading = self._reading, None
-        return reading or self._read_nothing()
-
-    def _read_nothing(self) -> Reading:
-        return Reading([], self.start_ns, self._keep, self._capture_sql)
+        reading, self.reading = self.reading, None
+        return reading or NOTHING
 
     def _absorb(self, facts: Facts) -> None:
         """Read the rows to keep, and fold those beyond them into counters. Facts may be added meanwhile."""
-        with self._lock:
-            end, kept = len(facts), self._keep * WIDTH
-            reading = self._reading
+        with self.lock:
+            end, kept = len(facts), self.keep * WIDTH
+            reading = self.reading
             if reading is None:
-                reading = self._reading = Reading(facts, self.start_ns, self._keep, self._capture_sql)
+                reading = self.reading = Reading(facts, self.start_ns, self.keep, self.capture_sql)
             reading.plain = self.plain
             reading.add(min(end, kept))
             if end > kept:
                 reading.fold(facts[kept:end])
                 del facts[kept:end]
 
+
+#: Of profiles that asked nothing, and stay as they are.
+NOTHING: Final = Reading([], 0, 0, 0)
 
 #: Current while a finished profile is handed to the sinks: what they ask of a database is nobody's.
 SUPPRESSED: Final = Capture(Profile(), keep=0, callers=False)

@@ -17,8 +17,6 @@ _ABSENT = object()
 class _Nobody(Capture):
     """Takes what a hook notes after its uninstalling, and forgets it."""
 
-    __slots__ = ()
-
     def late(self) -> None:
         """Forget."""
 

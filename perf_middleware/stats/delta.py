@@ -6,7 +6,9 @@ It holds numbers, names and fingerprints, so the profile itself can go as soon a
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+import msgspec
 
 if TYPE_CHECKING:
     from perf_middleware.record import Finding, Profile
@@ -19,7 +21,7 @@ SERVER_ERROR = 500
 QueryGroup = tuple[int, int, int, float, float, str | None, str | None]
 
 
-class Delta(NamedTuple):
+class Delta(msgspec.Struct, gc=False):
     """What one profile adds to the stats; `second` is the unix time at which it ended."""
 
     second: float
@@ -43,7 +45,7 @@ def delta(profile: Profile) -> Delta:
         profile.db_ms,
         profile.error is not None or (profile.status or 0) >= SERVER_ERROR,
         profile.query_count,
-        _groups(profile),
+        _groups(profile) if profile.query_count else {},
         profile.findings,
     )
 

@@ -19,7 +19,9 @@ def fold():
 
 def at(second, name="GET /x", fingerprint="f", caller="a.py:1 in f"):
     query = Query(fingerprint=fingerprint, duration_ms=1.0, caller=caller)
-    return delta(Profile(name=name, duration_ms=1.0, query_count=1, queries=[query]))._replace(second=second)
+    change = delta(Profile(name=name, duration_ms=1.0, query_count=1, queries=[query]))
+    change.second = second
+    return change
 
 
 def texts(batches):

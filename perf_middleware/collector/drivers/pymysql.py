@@ -66,7 +66,7 @@ _COMMANDS = {
 
 
 def _execute(original: Any, get: Get) -> FunctionType:  # noqa: C901, PLR0915 - on the hot path a call costs as much again
-    def execute(self: Any, query: Any, args: Any = None) -> Any:  # noqa: C901, PLR0912, PLR0915
+    def execute(self: Any, query: Any, args: Any = None) -> Any:  # noqa: C901, PLR0912
         capture = get()
         if capture is None:
             return original(self, query, args)
@@ -92,8 +92,8 @@ def _execute(original: Any, get: Get) -> FunctionType:  # noqa: C901, PLR0915 - 
             status = connection.server_status
             # With autocommit, and nothing open; the names of the bits would be looked up each time.
             inside = 0 if status == 2 else status & 1 if status & 3 else _unsure(connection)  # noqa: PLR2004
-            facts = capture.facts
-            if rows == _STREAMING or facts is None or not capture.alone:
+            facts = capture.direct
+            if facts is None or rows == _STREAMING:
                 fetched = None
                 if rows == _STREAMING:
                     fetched = self.__dict__[_EXTRA] = Extra()
@@ -105,22 +105,17 @@ def _execute(original: Any, get: Get) -> FunctionType:  # noqa: C901, PLR0915 - 
                     capture.text = query
                 else:
                     query = parse(query, target.system)
-            if capture.callers:
-                frame = _getframe(1)
-                code: CodeType | None = frame.f_code
-                if code is target.code:
-                    lasti = frame.f_lasti
-                else:
-                    code, lasti = find_caller(2)
-                    target.code = code
+            frame = _getframe(1)
+            code: CodeType | None = frame.f_code
+            if code is target.code:
+                lasti = frame.f_lasti
             else:
-                code, lasti = None, 0
-            if args is None or not capture.detailed:
-                token = None
-            elif type(args) is tuple and len(args) == 1 and type(args[0]) is int:
-                token = args[0] ^ SECRET
+                code, lasti = find_caller(2)
+                target.code = code
+            if type(args) is tuple and len(args) == 1 and type(args[0]) is int:
+                token: int | None = args[0] ^ SECRET
             else:
-                token = params_token(args)
+                token = None if args is None else params_token(args)
             duration_ns = end_ns - start_ns
             facts += (query, start_ns, end_ns, duration_ns, target, token, code, lasti, rows, inside, None)
             if len(facts) >= capture.check_at:
