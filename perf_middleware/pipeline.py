@@ -266,6 +266,7 @@ class Pipeline:
     def _detect(self, capture: Capture, profile: Profile, reading: Reading) -> None:
         """Look for findings; again only if queries were added."""
         if reading is NOTHING and not self._wants_rows:  # ours ask about queries only
+            profile.__dict__["by_fingerprint"] = {}
             return
         profile.__dict__["by_fingerprint"] = reading.runs
         if reading.folded:
