@@ -53,7 +53,8 @@ class Suite:
     Attributes:
         by_headers: Tests that compare all headers of a response, each with what it compares: ours are among them
             because they were asked for, so these are judged with `headers="off"`.
-        apart: Tests that are about the object our door is put around, each with what it asks of that object.
+        exceptions: Tests that are not judged, each with the reason: what it asks is what we or this harness decided
+            to do otherwise.
         faults: Faults of ours that the tests provoke, each with the reason.
 
     """
@@ -65,7 +66,7 @@ class Suite:
     blocks: bool = False
     environment: dict[str, str] = field(default_factory=dict)
     by_headers: dict[str, str] = field(default_factory=dict)
-    apart: dict[str, str] = field(default_factory=dict)
+    exceptions: dict[str, str] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
 
     def run(self, tests, *, hooked=False, headers="full"):
@@ -110,8 +111,8 @@ class Verdict:
     tests: int
     failing_bare: list[str]
     newly_failing: list[str]
-    by_headers: list[str]
-    apart: list[str]
+    by_headers: dict[str, str]
+    exceptions: dict[str, str]
     flaky: list[str]
     seen: dict[str, int]
     faults: dict[str, int]
@@ -122,16 +123,18 @@ def compare(suite, tests):
     bare, hooked = suite.run(tests), suite.run(tests, hooked=True)
     broken = _broken(bare.outcomes, hooked.outcomes)
     steady = _broken(suite.run(broken).outcomes, suite.run(broken, hooked=True).outcomes) if broken else []
-    silent = suite.run(steady, hooked=True, headers="off").outcomes if steady else {}
-    by_headers = [test for test in steady if test in suite.by_headers and silent.get(test) == "passed"]
+    headed = [test for test in steady if test in suite.by_headers]
+    silent = suite.run(headed, hooked=True, headers="off").outcomes if headed else {}
+    by_headers = {test: suite.by_headers[test] for test in headed if silent.get(test) == "passed"}
+    exceptions = {test: suite.exceptions[test] for test in steady if test in suite.exceptions}
     return Verdict(
         suite=suite.name,
         version=suite.version,
         tests=len(bare.outcomes),
         failing_bare=[test for test, outcome in bare.outcomes.items() if outcome == "failed"],
-        newly_failing=[test for test in steady if test not in by_headers and test not in suite.apart],
+        newly_failing=[test for test in steady if test not in by_headers and test not in exceptions],
         by_headers=by_headers,
-        apart=[test for test in steady if test in suite.apart],
+        exceptions=exceptions,
         flaky=[test for test in broken if test not in steady],
         seen=dict(hooked.seen),
         faults=dict(hooked.faults),
@@ -228,7 +231,7 @@ def by_cpython(package, **facts):
     except ModuleNotFoundError:
         found = None
     if found is None:
-        _missing(f"this Python has no test.{package}. On Debian or Ubuntu: apt-get install libpython3-testsuite")
+        _missing(f"this Python came without its own tests: no test.{package}. One built from source has them (pyenv)")
     return Suite(
         f"CPython {package}", platform.python_version(), Path(found.origin).parent, PYTEST, blocks=True, **facts
     )

@@ -9,9 +9,9 @@ COLUMNS = ("suite", "version", "tests", "newly failing", "requests seen", "block
 
 NOTES = {
     "newly_failing": "newly failing",
+    "exceptions": "not judged",
+    "by_headers": 'judged with headers="off"',
     "failing_bare": "failing without us too",
-    "by_headers": "judged without our headers",
-    "apart": "not judged, see tests/foreign/test_foreign.py",
     "flaky": "passed the second time, or failed without us then",
 }
 
@@ -27,8 +27,18 @@ def write(reporter):
     console.print(_table(verdicts))
     for note, meaning in NOTES.items():
         for verdict in verdicts:
-            for test in verdict[note]:
-                console.print(f"{verdict['suite']}, {meaning}: {test}", markup=False, soft_wrap=True)
+            for reason, tests in _by_reason(verdict[note]).items():
+                about = f"{verdict['suite']}, {meaning}{reason}:"
+                console.print("\n    ".join([about, *tests]), markup=False, highlight=False, soft_wrap=True)
+
+
+def _by_reason(tests):
+    """Tests by why they are named; those of a mere list share having none."""
+    reasons = {}
+    for test in tests:
+        reason = f", {tests[test]}" if isinstance(tests, dict) else ""
+        reasons.setdefault(reason, []).append(test)
+    return reasons
 
 
 def _table(verdicts):
