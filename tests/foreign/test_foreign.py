@@ -66,7 +66,7 @@ def test_flask_does_not_notice_us(nothing_newly_fails):
 
 
 @shortened(
-    ["handlers", "asgi", "requests_tests", "wsgi"],
+    ["handlers", "requests_tests", "wsgi", "test_client"],
     ["handlers", "asgi", "requests_tests", "wsgi", "servers", "test_client", "test_client_regress", "middleware"],
 )
 def test_django_does_not_notice_our_doors(nothing_newly_fails, tests):
@@ -79,7 +79,9 @@ def test_django_does_not_notice_our_doors(nothing_newly_fails, tests):
     nothing_newly_fails(suite, tests, sees="request")
 
 
-@shortened(["backends"], ["backends", "transactions", "transaction_hooks", "queries", "basic", "bulk_create"])
+@shortened(
+    ["backends", "transactions"], ["backends", "transactions", "transaction_hooks", "queries", "basic", "bulk_create"]
+)
 def test_django_does_not_notice_us_in_sqlite3(nothing_newly_fails, tests):
     nothing_newly_fails(by_django("Django, SQLite", blocks=True), tests, sees="query")
 
