@@ -141,6 +141,14 @@ def compare(suite, tests):
     )
 
 
+def judge(suite, verdict, *, sees):
+    """No test breaks, no fault of ours but the known ones, and we were on: a "request" or "query" was seen."""
+    assert not verdict.newly_failing, f"{suite.name}, newly failing: {', '.join(verdict.newly_failing)}"
+    faults = {name: count for name, count in verdict.faults.items() if name not in suite.faults}
+    assert not faults, f"{suite.name}, faults of ours: {faults}"
+    assert verdict.seen.get(sees, 0) > 0, f"{suite.name} ran without us: {verdict.seen}"
+
+
 def _broken(bare, hooked):
     """What passed and does not, or fails and did not."""
     lost = [test for test, outcome in bare.items() if outcome == "passed" and hooked.get(test) != "passed"]
@@ -196,7 +204,7 @@ def _source(project):
 
 
 def _download(project, folder):
-    wanted = ("--no-deps", "--no-binary", project, f"{project}=={version(project)}")
+    wanted = ("--retries", "1", "--no-deps", "--no-binary", project, f"{project}=={version(project)}")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(folder), *wanted]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     if done.returncode:
