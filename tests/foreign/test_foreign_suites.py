@@ -99,7 +99,7 @@ def test_what_breaks_with_us_on_is_newly_failing_unless_it_is_named_with_a_reaso
     assert verdict.flaky == ["test_it.py::test_fails_once_the_second_time"]
     assert verdict.tests == 8
 
-    with pytest.raises(AssertionError, match="made up, newly failing: test_it.py::test_asks_for_the_type, "):
+    with pytest.raises(AssertionError, match="made up, newly failing: test_it"):
         foreign_suites.judge(made, verdict, sees="query")
 
 
@@ -137,7 +137,7 @@ def test_it():
     verdict = foreign_suites.compare(faulty, ["."])
     (fault,) = verdict.faults
 
-    with pytest.raises(AssertionError, match="made up, faults of ours: {'sqlite3: a factory"):
+    with pytest.raises(AssertionError, match="made up, faults of ours: "):
         foreign_suites.judge(faulty, verdict, sees="query")
     foreign_suites.judge(suite(text, faults={fault: "a function"}), verdict, sees="query")
 
