@@ -34,7 +34,18 @@ TIMEOUT_S = 900.0
 PASSED, FAILED = 0, 1
 """Exit codes of a run that went to its end."""
 
-PYTEST = ("-m", "pytest", "-p", "foreign_outcomes", "-p", "pytest_timeout", "-p", "no:cacheprovider", "-q")
+PYTEST = (
+    "-m",
+    "pytest",
+    "-p",
+    "foreign_outcomes",
+    "-p",
+    "pytest_timeout",
+    "-p",
+    "no:cacheprovider",
+    "-q",
+    "--timeout=60",
+)
 
 
 @dataclass
