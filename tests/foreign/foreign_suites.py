@@ -232,9 +232,9 @@ def _missing(what):
     pytest.skip(what)
 
 
-def by_pytest(project, *options, **facts):
+def by_pytest(project, *options, name=None, **facts):
     """A project's tests that pytest runs."""
-    return Suite(project, version(project), _source(project), (*PYTEST, *options), **facts)
+    return Suite(name or project, version(project), _source(project), (*PYTEST, *options), **facts)
 
 
 def by_django(name, **facts):
@@ -243,14 +243,12 @@ def by_django(name, **facts):
     return Suite(name, version("django"), _source("django") / "tests", command, **facts)
 
 
-def by_cpython(package, **facts):
-    """A package of the tests that come with the interpreter."""
+def by_cpython(name, **facts):
+    """Tests that come with the interpreter: a package of them, or a module."""
     try:
-        found = importlib.util.find_spec(f"test.{package}")
+        found = importlib.util.find_spec(f"test.{name}")
     except ModuleNotFoundError:
         found = None
     if found is None:
-        _missing(f"this Python came without its own tests: no test.{package}. One built from source has them (pyenv)")
-    return Suite(
-        f"CPython {package}", platform.python_version(), Path(found.origin).parent, PYTEST, blocks=True, **facts
-    )
+        _missing(f"this Python came without its own tests: no test.{name}. One built from source has them (pyenv)")
+    return Suite(f"CPython {name}", platform.python_version(), Path(found.origin).parent, PYTEST, **facts)

@@ -84,6 +84,11 @@ def _starlette(original):
     return __init__
 
 
+@patch("wsgiref.handlers", "BaseHandler.run")
+def _wsgiref(original):  # on which Django's server stands
+    return lambda self, app: original(self, wrapped(wsgi, app))
+
+
 @patch("werkzeug.test", "run_wsgi_app")
 def _werkzeug(original):
     return lambda app, *args, **kwargs: original(wrapped(wsgi, app), *args, **kwargs)
@@ -101,11 +106,6 @@ def _werkzeug_server(original):
 @patch("django.core.wsgi", "get_wsgi_application")
 def _django(original):
     return lambda: wrapped(wsgi, original())
-
-
-@patch("django.core.servers.basehttp", "WSGIServer.set_app")
-def _django_server(original):
-    return lambda self, app: original(self, wrapped(wsgi, app))
 
 
 @patch("django.core.handlers.asgi", "ASGIHandler.__call__")
