@@ -437,6 +437,29 @@ def test_a_connection_opened_before_the_hooks_is_seen(connect, request):
     assert len(seen.queries) == 1
 
 
+def test_a_connection_that_is_not_open_yet_has_failed_statements_and_no_transaction(record, mariadb):
+    server = {"host": mariadb.host, "port": mariadb.port, "user": mariadb.user, "password": mariadb.password}
+    connection = pymysql.Connection(**server, defer_connect=True)
+    with record() as seen:
+        for call in (lambda: connection.cursor().execute("SELECT 1"), lambda: connection.query("SELECT 1")):
+            with pytest.raises(pymysql.err.InterfaceError):
+                call()
+    assert [query.error for query in seen.queries] == ["InterfaceError"] * 2
+    assert (total_wire(seen), seen.transactions) == (0, [])
+
+    connection.connect()
+    with record() as seen:
+        connection.query("SELECT 1")
+        connection.close()
+    assert [(query.error, query.system) for query in seen.queries] == [(None, "mariadb")]
+
+
+def test_a_connection_that_never_was_open_is_closed_without_a_fault_of_ours(record):
+    with record() as seen:
+        pymysql.Connection(defer_connect=True).close()
+    assert (seen.queries, seen.transactions) == ([], [])
+
+
 # ------------------------------------------------------------------------------------------------------------ time
 
 

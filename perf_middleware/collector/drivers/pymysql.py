@@ -278,7 +278,10 @@ def _note(  # noqa: PLR0917 - a row's facts, in its order
     """Note a statement that was more, or less, than one successful execute."""
     end_ns = perf_counter_ns()
     try:
-        status = _AUTOCOMMIT if connection is None else connection.server_status
+        status = getattr(connection, "server_status", None)
+        if status is None:  # the cursor is closed, or its connection never was opened: what it is will be known then
+            status = _AUTOCOMMIT
+            getattr(connection, "__dict__", {}).pop(_TARGET, None)
         inside = bool(status & _IN_TRANSACTION) if status & _SURE else _unsure(connection)
         if extra is not None and extra.error is not None:  # an error tells no status, and no rows
             inside = inside and connection.open and not extra.error.endswith(_DEADLOCK)
@@ -298,7 +301,8 @@ def _target(connection: Any) -> Target:
     try:
         target: Target | None = connection.__dict__.get(_TARGET)
         if target is None:
-            system = "mariadb" if "mariadb" in str(connection.server_version).lower() else "mysql"
+            version = getattr(connection, "server_version", "")
+            system = "mariadb" if "mariadb" in str(version).lower() else "mysql"
             target = connection.__dict__[_TARGET] = Target(system, _database(connection, connection.db))
     except Exception:  # noqa: BLE001 - a closed cursor has no connection; the driver is about to say so
         return Target("mysql", None)
