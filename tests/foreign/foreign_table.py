@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 from rich.console import Console
 from rich.table import Table
 
@@ -22,6 +24,7 @@ def write(reporter):
     verdicts = [value for report in reports for name, value in report.user_properties if name == "foreign"]
     if not verdicts:
         return
+    verdicts.sort(key=itemgetter("suite"))
     reporter.section("foreign suites, with us on")
     console = Console(file=reporter._tw._file, width=120)
     console.print(_table(verdicts))
