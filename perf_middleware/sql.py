@@ -34,7 +34,7 @@ from perf_middleware.fingerprint import MSSQL, MYSQL, POSTGRESQL, SQLITE, UNION,
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Sequence
 
-__all__ = ["Statement", "fingerprint_id", "parse"]
+__all__ = ["Statement", "fingerprint_id", "like", "parse"]
 
 _T = TypeVar("_T")
 
@@ -96,6 +96,17 @@ def parse(text: str | bytes | bytearray, system: str | None = None) -> Statement
     return reader.texts.get(text) or reader.read(text)
 
 
+def like(text: str, system: str | None = None) -> Statement:
+    """As `parse`, but the literals may be those of another text like this one: what tells them all is one object."""
+    reader = _READERS.get(system, _UNKNOWN)
+    statement = reader.texts.get(text)
+    if statement is None and len(text) <= _MAX_CACHED_CHARS and text.isascii():
+        mask = reader.masks.get(text.encode().translate(_AS_ZEROS))
+        if mask is not None and mask.compared is None:
+            return mask.shape.first
+    return statement or reader.read(text)
+
+
 @lru_cache(maxsize=_CACHED)
 def fingerprint_id(fingerprint: str) -> str:
     """16 hex digits that stand for the fingerprint, the same in every process (BLAKE2b, 8 bytes)."""
@@ -140,6 +151,7 @@ class _Shape:
     """What was read of the first text of a shape.
 
     Attributes:
+        first: That text's.
         statement: Makes a Statement of another hash of literals.
         placeholders: As there.
         form: Hash of what their literals have in common.
@@ -148,9 +160,10 @@ class _Shape:
 
     """
 
-    __slots__ = ("compared", "form", "order", "placeholders", "statement")
+    __slots__ = ("compared", "first", "form", "order", "placeholders", "statement")
 
     def __init__(self, first: Statement, form: int, order: Iterable[int], compared: Iterable[int]) -> None:
+        self.first = first
         self.statement: Callable[[int], Statement] = partial(Statement, *msgspec.structs.astuple(first)[:-1])
         self.placeholders = first.placeholders
         self.form = form

@@ -8,7 +8,6 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from perf_middleware.collector.caller import find_caller
-from perf_middleware.collector.parameters import params_token
 from perf_middleware.collector.rows import KEEP_TEXT_CHARS, Extra, Target
 from perf_middleware.sql import parse
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from perf_middleware.collector.context import Capture
-    from perf_middleware.collector.rows import Row
+    from perf_middleware.collector.rows import Row, Token
 
 _FIRST = itemgetter(0)
 
@@ -25,7 +24,7 @@ def note_query(  # noqa: PLR0917 - a row's facts, in its order; keywords would c
     capture: Capture,
     target: Target,
     query: Any,
-    parameters: Any,
+    token: Token,
     start_ns: int,
     end_ns: int,
     rows: int | None,
@@ -40,11 +39,9 @@ def note_query(  # noqa: PLR0917 - a row's facts, in its order; keywords would c
     if facts is None:
         capture.late()
         return
-    code, lasti, token = None, 0, None
+    code, lasti = None, 0
     if capture.callers:
         code, lasti = find_caller(3)
-    if parameters is not None and capture.detailed:
-        token = params_token(parameters)
     if type(query) is not str or len(query) > KEEP_TEXT_CHARS:
         query = parse(query, target.system)
     if capture.loop_thread is not None and capture.loop_thread == get_ident():

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import marshal
-import os
 from typing import Any, Final
 
 #: Beyond this many bytes of parameters the token is unknown: hashing them would cost what it saves.
 MAX_BYTES: Final = 4096
 
-#: Makes the token of a single whole number meaningless outside this process.
-SECRET: Final = int.from_bytes(os.urandom(7))
 
-
-def params_token(parameters: Any) -> int | None:
+def params_token(parameters: Any) -> tuple[int] | None:
     """Hash of exact builtin scalars (and lists, tuples and dicts of them); None for anything else, or for much.
 
     `marshal` writes exact builtin types only, at C speed, without calling any method of a value, and tells 1
     from 1.0 and -1 from -2, which `hash` does not. Version 2 writes equal values alike however they are shared.
-    A single `int`, as most look-ups by a key have it, takes a shorter way.
     """
-    if type(parameters) is tuple and len(parameters) == 1:
-        (value,) = parameters
-        if type(value) is int:
-            return value ^ SECRET
     try:
         data = marshal.dumps(parameters, 2)
     except ValueError:
         return None
-    return hash(data) if len(data) <= MAX_BYTES else None
+    return (hash(data),) if len(data) <= MAX_BYTES else None

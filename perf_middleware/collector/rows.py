@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 from bisect import bisect
-from collections import Counter, defaultdict
+from collections import Counter
+from itertools import repeat
 from operator import le
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
@@ -17,7 +18,7 @@ import msgspec
 
 from perf_middleware.collector.caller import describe
 from perf_middleware.record import Folded, Query, Transaction, union_ms
-from perf_middleware.sql import Statement, parse
+from perf_middleware.sql import Statement, like, parse
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
@@ -47,6 +48,10 @@ COUNTING: Final = 2
 #: statement used a table); `EXTRA` is None for most.
 TEXT, START_NS, END_NS, DURATION_NS, TARGET, TOKEN, CODE, LASTI, ROWS, INSIDE, EXTRA = range(11)
 WIDTH: Final = 11
+
+#: What a row is known by among those of its fingerprint: the hash of the text as it was sent, with its values in it; a
+#: tuple holds that of the parameters alone, where the text was sent without them; None where it is not known.
+Token: TypeAlias = "int | tuple[int] | None"  # noqa: S105 - no password
 
 Facts: TypeAlias = "list[Any]"
 Row: TypeAlias = "tuple[Any, ...]"
@@ -105,9 +110,9 @@ class Noted:
         "_facts",
         "_offsets",
         "_reading",
-        "_statements",
         "_text",
         "_totals",
+        "_varies",
         "db",
         "fingerprint",
         "statement",
@@ -115,7 +120,9 @@ class Noted:
         "total_ns",
     )
 
-    def __init__(self, reading: Reading, facts: Facts, statement: Statement, target: Target) -> None:
+    def __init__(
+        self, reading: Reading, facts: Facts, text: str | Statement, statement: Statement, target: Target
+    ) -> None:
         self.fingerprint = statement.fingerprint
         self.db = target.db
         self.system = target.system
@@ -123,22 +130,21 @@ class Noted:
         self.total_ns = 0
         self._reading = reading
         self._facts = facts
+        self._text: str | Statement | None = text
+        self._varies = False
         self._offsets: range | list[int] = range(0)
-        self._text: str | Statement | None = None
-        self._statements: dict[str | Statement, Statement] | None = None
         self._totals: Totals = (0, 0, 0, 0.0, 0.0)
 
     def add(self, text: str | Statement, statement: Statement, offsets: range | list[int]) -> None:
         """Have further runs too: the places where their facts begin, in order."""
         mine = self._offsets
         if not mine:
-            self._text = text
             self._offsets = offsets
             return
-        if text != self._text or self._statements is not None:
-            if self._statements is None:
-                self._statements = {self._text: self.statement}  # type: ignore[dict-item] # it has runs, so it has one
-            self._statements[text] = statement
+        if text != self._text:
+            self._text = None
+        if statement.list_size != self.statement.list_size:
+            self._varies = True
         if isinstance(mine, range):
             mine = self._offsets = list(mine)
         behind = offsets[0] > mine[-1]
@@ -200,11 +206,10 @@ class Noted:
 
     def values(self) -> list[Hashable]:
         """As in `Runs`."""
-        tokens, statement, statements = self._column(TOKEN), self.statement, self._statements
-        if statements is not None:
-            texts = self._column(TEXT)
-            return [_value(statements[text], token) for text, token in zip(texts, tokens, strict=True)]
-        return tokens if statement.placeholders else [(statement.literals, token) for token in tokens]
+        tokens: list[Any] = self._column(TOKEN)
+        if (self._text is not None and self.statement.placeholders) or set(map(type, tokens)) == {int}:
+            return tokens
+        return list(map(_value, self._column(TEXT), repeat(self.system), tokens))
 
     def callers(self) -> list[str | None]:
         """As in `Runs`; those of a loop are often all one."""
@@ -219,9 +224,9 @@ class Noted:
 
     def list_sizes(self) -> list[int | None]:
         """As in `Runs`."""
-        if self._statements is None:
+        if not self._varies:
             return [self.statement.list_size] * len(self._offsets)
-        return [self._statements[text].list_size for text in self._column(TEXT)]
+        return [_statement(text, self.system).list_size for text in self._column(TEXT)]
 
     def texts(self) -> list[str | None]:
         """As in `Runs`: none at all unless `capture_sql` lets them be told."""
@@ -232,8 +237,9 @@ class Noted:
 
     def _column(self, fact: int) -> list[Any]:
         offsets, facts = self._offsets, self._facts
-        if isinstance(offsets, range):
-            return facts[offsets.start + fact : offsets.stop : WIDTH]
+        first, last = offsets[0], offsets[-1]
+        if last - first == (len(offsets) - 1) * WIDTH:  # there is nothing between them
+            return facts[first + fact : last + WIDTH : WIDTH]
         return [facts[offset + fact] for offset in offsets]
 
 
@@ -340,7 +346,7 @@ class Reading:
         self._follow([])
         queries = []
         for row, ordinal in zip(_rows_of(self._facts[: self._read]), self._ordinals, strict=True):
-            statement = _statement(row[TEXT], row[TARGET])
+            statement = _statement(row[TEXT], row[TARGET].system)
             if not statement.control:
                 queries.append(self._query(row, statement, ordinal, capture))
         return queries
@@ -378,26 +384,33 @@ class Reading:
         """Put each row to the others of its statement; gives the places of those that are no queries."""
         offsets = range(begin, end, WIDTH)
         texts, targets = facts[begin + TEXT : end : WIDTH], facts[begin + TARGET : end : WIDTH]
-        if texts.count(texts[0]) == len(texts) == targets.count(targets[0]):
-            return list(self._add(facts, texts[0], targets[0], offsets, runs))
-        grouped: defaultdict[tuple[str | Statement, Target], list[int]] = defaultdict(list)
-        for key, offset in zip(zip(texts, targets, strict=True), offsets, strict=True):
-            grouped[key].append(offset)
+        target = targets[0]
+        one_target = targets.count(target) == len(targets)
+        if one_target and texts.count(texts[0]) == len(texts):
+            return list(self._add(facts, texts[0], target, offsets, runs))
+        grouped: dict[Any, list[int]] = {}
+        for key, offset in zip(texts if one_target else zip(texts, targets, strict=True), offsets, strict=True):
+            places = grouped.get(key)
+            if places is None:
+                grouped[key] = [offset]
+            else:
+                places.append(offset)
         steering: list[int] = []
-        for (text, target), places in grouped.items():
-            steering += self._add(facts, text, target, places, runs)
+        for key, places in grouped.items():
+            text, of = (key, target) if one_target else key
+            steering += self._add(facts, text, of, places, runs)
         return steering
 
     def _add(
         self, facts: Facts, text: str | Statement, target: Target, offsets: range | list[int], runs: NotedRuns
     ) -> range | list[int]:
-        statement = _statement(text, target)
+        statement = _statement(text, target.system)
         if statement.control:
             return offsets
         key = (statement.fingerprint, target.db)
         noted = runs.get(key)
         if noted is None:
-            noted = runs[key] = Noted(self, facts, statement, target)
+            noted = runs[key] = Noted(self, facts, text, statement, target)
         noted.add(text, statement, offsets)
         return []
 
@@ -438,7 +451,7 @@ class Reading:
             start_ms=(start_ns - self.origin_ns) // 1000 / 1000,
             duration_ms=duration_ns // 1000 / 1000,
             rows=_rows(rows, extra),
-            params_hash=_params_hash(statement, token),
+            params_hash=_params_hash(_value(text, target.system, token)),
             list_size=statement.list_size,
             db=target.db,
             system=target.system,
@@ -460,9 +473,9 @@ class Reading:
     def _follow(self, folded: Facts) -> None:
         """Follow the kept rows, and then those to be folded, in and out of transactions."""
         for row in _rows_of(self._facts[len(self._ordinals) * WIDTH : self._read]):
-            self._ordinals.append(self._transaction(row, _statement(row[TEXT], row[TARGET])))
+            self._ordinals.append(self._transaction(row, _statement(row[TEXT], row[TARGET].system)))
         for row in _rows_of(folded):
-            self._transaction(row, _statement(row[TEXT], row[TARGET]))
+            self._transaction(row, _statement(row[TEXT], row[TARGET].system))
 
     def _transaction(self, row: Row, statement: Statement) -> int | None:
         """Follow the row's connection in and out of transactions; its ordinal if it is inside one."""
@@ -494,8 +507,9 @@ def _rows_of(facts: Facts) -> Iterable[Row]:
     return zip(*[iter(facts)] * WIDTH, strict=True)
 
 
-def _statement(text: str | Statement, target: Target) -> Statement:
-    return text if isinstance(text, Statement) else parse(text, target.system)
+def _statement(text: str | Statement, system: str) -> Statement:
+    """All of it but the literals, which may be another's."""
+    return text if isinstance(text, Statement) else like(text, system)
 
 
 def _rows(rows: int | None, extra: Extra | None) -> int | None:
@@ -504,13 +518,15 @@ def _rows(rows: int | None, extra: Extra | None) -> int | None:
     return rows if type(rows) is int and 0 <= rows < MAX_ROWS else None
 
 
-def _value(statement: Statement, token: int | None) -> Hashable:
+def _value(text: str | Statement, system: str, token: Token) -> Hashable:
     """Stands for the values of a run: those in the text and the parameters together; None where unknown."""
+    if isinstance(token, int):
+        return token
+    statement = text if isinstance(text, Statement) else parse(text, system)
     return None if statement.placeholders and token is None else (statement.literals, token)
 
 
-def _params_hash(statement: Statement, token: int | None) -> str | None:
-    value = _value(statement, token)
+def _params_hash(value: Hashable) -> str | None:
     return None if value is None else f"{hash((_SECRET, value)) & 0xFFFF_FFFF_FFFF_FFFF:016x}"
 
 

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 from perf_middleware.collector.caller import find_caller
 from perf_middleware.collector.context import unattributed
 from perf_middleware.collector.noting import counted, note_query
-from perf_middleware.collector.parameters import SECRET, params_token
+from perf_middleware.collector.parameters import params_token
 from perf_middleware.collector.rows import COUNTING, KEEP_TEXT_CHARS, Extra, Target
 from perf_middleware.errors import fault
-from perf_middleware.sql import parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from perf_middleware.collector.context import Capture
     from perf_middleware.collector.patching import Patches
+    from perf_middleware.collector.rows import Token
 
     Get = Callable[[], Capture | None]
 
@@ -65,8 +65,8 @@ _COMMANDS = {
 }
 
 
-def _execute(original: Any, get: Get) -> FunctionType:  # noqa: C901, PLR0915 - on the hot path a call costs as much again
-    def execute(self: Any, query: Any, args: Any = None) -> Any:  # noqa: C901, PLR0912
+def _execute(original: Any, get: Get) -> FunctionType:  # noqa: C901 - on the hot path a call costs as much again
+    def execute(self: Any, query: Any, args: Any = None) -> Any:
         capture = get()
         if capture is None:
             return original(self, query, args)
@@ -84,7 +84,7 @@ def _execute(original: Any, get: Get) -> FunctionType:  # noqa: C901, PLR0915 - 
         except BaseException as error:
             target.busy = False
             extra = Extra(wire=int(_was_sent(error)), error=_error(error))
-            _note(capture, connection, target, query, args, start_ns, extra)
+            _note(capture, connection, target, query, None, start_ns, extra)
             raise
         end_ns = perf_counter_ns()
         target.busy = False
@@ -93,18 +93,14 @@ def _execute(original: Any, get: Get) -> FunctionType:  # noqa: C901, PLR0915 - 
             # With autocommit, and nothing open; the names of the bits would be looked up each time.
             inside = 0 if status == 2 else status & 1 if status & 3 else _unsure(connection)  # noqa: PLR2004
             facts = capture.direct
-            if facts is None or rows == _STREAMING:
+            if facts is None or rows == _STREAMING or (query is not capture.text and not _is_plain(capture, query)):
                 fetched = None
                 if rows == _STREAMING:
                     fetched = self.__dict__[_EXTRA] = Extra()
-                note_query(capture, target, query, args, start_ns, end_ns, rows, inside, fetched)
+                token = _token(query, self._executed, args) if capture.keep else None
+                note_query(capture, target, query, token, start_ns, end_ns, rows, inside, fetched)
                 return rows
             # The rest is the commonest case of `note_query` in place.
-            if query is not capture.text:
-                if type(query) is str and len(query) <= KEEP_TEXT_CHARS:
-                    capture.text = query
-                else:
-                    query = parse(query, target.system)
             frame = _getframe(1)
             code: CodeType | None = frame.f_code
             if code is target.code:
@@ -112,10 +108,7 @@ def _execute(original: Any, get: Get) -> FunctionType:  # noqa: C901, PLR0915 - 
             else:
                 code, lasti = find_caller(2)
                 target.code = code
-            if type(args) is tuple and len(args) == 1 and type(args[0]) is int:
-                token: int | None = args[0] ^ SECRET
-            else:
-                token = None if args is None else params_token(args)
+            token = hash(self._executed)
             duration_ns = end_ns - start_ns
             facts += (query, start_ns, end_ns, duration_ns, target, token, code, lasti, rows, inside, None)
             if len(facts) >= capture.check_at:
@@ -125,6 +118,21 @@ def _execute(original: Any, get: Get) -> FunctionType:  # noqa: C901, PLR0915 - 
         return rows
 
     return execute  # type: ignore[return-value]
+
+
+def _is_plain(capture: Capture, query: Any) -> bool:
+    """Remember a text that can be kept as it is, and whose hash tells its values."""
+    if type(query) is not str or len(query) > KEEP_TEXT_CHARS or "/*" in query:
+        return False
+    capture.text = query
+    return True
+
+
+def _token(query: Any, sent: Any, args: Any) -> Token:
+    """Of the text that was sent; of the parameters alone where it has a comment, which may be another each time."""
+    if type(query) is str and "/*" not in query:
+        return hash(sent)
+    return None if args is None else params_token(args)
 
 
 def _executemany(original: Any, get: Get) -> FunctionType:
@@ -178,7 +186,7 @@ def _callproc(original: Any, get: Get) -> FunctionType:
             target.busy = False
             extra.wire = max(0, target.wire - bool(_size(args)))  # the first statement only SETs the arguments
             text = f"CALL `{procname}`({', '.join('?' * (_size(args) or 0))})" if type(procname) is str else procname
-            _note(capture, self.connection, target, text, args, start_ns, extra, self.rowcount)
+            _note(capture, self.connection, target, text, params_token(args), start_ns, extra, self.rowcount)
 
     return callproc  # type: ignore[return-value]
 
@@ -186,16 +194,18 @@ def _callproc(original: Any, get: Get) -> FunctionType:
 def _query(original: Any, get: Get) -> FunctionType:
     def query(self: Any, sql: Any, unbuffered: bool = False) -> Any:  # noqa: FBT001, FBT002 - PyMySQL's own signature
         try:
-            target = self._perf_middleware_target
+            busy = self._perf_middleware_target.busy
         except AttributeError:
-            target = _target(self)
-        busy = target.busy
+            busy = _target(self).busy
+        if busy is True:
+            return original(self, sql, unbuffered)
         if busy:
-            return original(self, sql, unbuffered) if busy is True else _send(original, self, sql, unbuffered)
+            return _send(original, self, sql, unbuffered)
         capture = get()
         if capture is None:
             unattributed.add()
             return original(self, sql, unbuffered)
+        target = _target(self)
         start_ns = perf_counter_ns()
         try:
             rows = original(self, sql, unbuffered)
@@ -203,7 +213,7 @@ def _query(original: Any, get: Get) -> FunctionType:
             extra = Extra(wire=int(_was_sent(error)), error=_error(error))
             _note(capture, self, target, sql, None, start_ns, extra)
             raise
-        _note(capture, self, target, sql, None, start_ns, None, rows)
+        _note(capture, self, target, sql, _token(sql, sql, None), start_ns, None, rows)
         return rows
 
     return query  # type: ignore[return-value]
@@ -270,7 +280,7 @@ def _note(  # noqa: PLR0917 - a row's facts, in its order
     connection: Any,
     target: Target,
     query: Any,
-    args: Any,
+    token: Token,
     start_ns: int,
     extra: Extra | None,
     rows: int | None = None,
@@ -286,7 +296,7 @@ def _note(  # noqa: PLR0917 - a row's facts, in its order
         if extra is not None and extra.error is not None:  # an error tells no status, and no rows
             inside = inside and connection.open and not extra.error.endswith(_DEADLOCK)
             rows = None
-        note_query(capture, target, query, args, start_ns, end_ns, rows, inside, extra)
+        note_query(capture, target, query, token, start_ns, end_ns, rows, inside, extra)
     except Exception as error:  # noqa: BLE001 - a fault of ours is not the application's
         fault("pymysql", error)
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from perf_middleware.collector.context import current, unattributed
 from perf_middleware.collector.noting import counted, note_query
+from perf_middleware.collector.parameters import params_token
 from perf_middleware.collector.patching import NOBODY, Patches
 from perf_middleware.collector.rows import Extra, Target
 from perf_middleware.errors import fault, warn
@@ -257,7 +258,8 @@ def _note(  # noqa: PLR0917 - a row's facts, in its order
         target = connection.__dict__.get(_TARGET) or Target("sqlite", None)
         rows = cursor.rowcount if extra.error is None else None
         inside = _in_transaction(connection)
-        note_query(capture, target, sql, parameters, start_ns, end_ns, rows, inside, extra)
+        token = params_token(parameters) if parameters is not None and capture.keep else None
+        note_query(capture, target, sql, token, start_ns, end_ns, rows, inside, extra)
     except Exception as error:  # noqa: BLE001 - a fault of ours is not the application's
         fault("sqlite3", error)
 
