@@ -12,7 +12,7 @@ from bisect import bisect
 from collections import Counter
 from itertools import repeat
 from operator import le
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 
@@ -55,6 +55,8 @@ Token: TypeAlias = "int | tuple[int] | None"  # noqa: S105 - no password
 
 Facts: TypeAlias = "list[Any]"
 Row: TypeAlias = "tuple[Any, ...]"
+
+H = TypeVar("H", bound="Hashable")
 
 
 class Target:
@@ -121,7 +123,7 @@ class Noted:
     )
 
     def __init__(
-        self, reading: Reading, facts: Facts, text: str | Statement, statement: Statement, target: Target
+        self, reading: Reading, facts: Facts, text: str | Statement | None, statement: Statement, target: Target
     ) -> None:
         self.fingerprint = statement.fingerprint
         self.db = target.db
@@ -130,13 +132,13 @@ class Noted:
         self.total_ns = 0
         self._reading = reading
         self._facts = facts
-        self._text: str | Statement | None = text
+        self._text = text
         self._varies = False
         self._offsets: range | list[int] = range(0)
         self._totals: Totals = (0, 0, 0, 0.0, 0.0)
 
-    def add(self, text: str | Statement, statement: Statement, offsets: range | list[int]) -> None:
-        """Have further runs too: the places where their facts begin, in order."""
+    def add(self, text: str | Statement | None, statement: Statement, offsets: range | list[int]) -> None:
+        """Have further runs too: the places where their facts begin, in order; no text where they have several."""
         mine = self._offsets
         if not mine:
             self._offsets = offsets
@@ -385,26 +387,46 @@ class Reading:
         offsets = range(begin, end, WIDTH)
         texts, targets = facts[begin + TEXT : end : WIDTH], facts[begin + TARGET : end : WIDTH]
         target = targets[0]
-        one_target = targets.count(target) == len(targets)
-        if one_target and texts.count(texts[0]) == len(texts):
-            return list(self._add(facts, texts[0], target, offsets, runs))
-        grouped: dict[Any, list[int]] = {}
-        for key, offset in zip(texts if one_target else zip(texts, targets, strict=True), offsets, strict=True):
-            places = grouped.get(key)
-            if places is None:
-                grouped[key] = [offset]
-            else:
-                places.append(offset)
+        if targets.count(target) == len(targets):
+            return self._group_texts(facts, target, texts, offsets, runs)
         steering: list[int] = []
-        for key, places in grouped.items():
-            text, of = (key, target) if one_target else key
-            steering += self._add(facts, text, of, places, runs)
+        for of in dict.fromkeys(targets):
+            places = [offset for offset, other in zip(offsets, targets, strict=True) if other is of]
+            steering += self._group_texts(facts, of, [facts[place + TEXT] for place in places], places, runs)
         return steering
 
-    def _add(
-        self, facts: Facts, text: str | Statement, target: Target, offsets: range | list[int], runs: NotedRuns
+    def _group_texts(
+        self,
+        facts: Facts,
+        target: Target,
+        texts: list[str | Statement],
+        offsets: range | list[int],
+        runs: NotedRuns,
+    ) -> list[int]:
+        """Put the rows of one connection to the others of their statement."""
+        text = texts[0]
+        if texts.count(text) == len(texts):
+            return list(self._add(facts, text, _statement(text, target.system), target, offsets, runs))
+        steering: list[int] = []
+        if len(set(texts)) * 2 <= len(texts):
+            for text, places in _places(texts, offsets).items():
+                steering += self._add(facts, text, _statement(text, target.system), target, places, runs)
+            return steering
+        statements = [_statement(text, target.system) for text in texts]
+        read = {id(statement): statement for statement in statements}
+        for key, places in _places(list(map(id, statements)), offsets).items():
+            steering += self._add(facts, None, read[key], target, places, runs)
+        return steering
+
+    def _add(  # noqa: PLR0917 - what a row is, in its order
+        self,
+        facts: Facts,
+        text: str | Statement | None,
+        statement: Statement,
+        target: Target,
+        offsets: range | list[int],
+        runs: NotedRuns,
     ) -> range | list[int]:
-        statement = _statement(text, target.system)
         if statement.control:
             return offsets
         key = (statement.fingerprint, target.db)
@@ -505,6 +527,18 @@ class Reading:
 
 def _rows_of(facts: Facts) -> Iterable[Row]:
     return zip(*[iter(facts)] * WIDTH, strict=True)
+
+
+def _places(keys: list[H], offsets: range | list[int]) -> dict[H, list[int]]:
+    """Where each of them is."""
+    places: dict[H, list[int]] = {}
+    for key, offset in zip(keys, offsets, strict=True):
+        known = places.get(key)
+        if known is None:
+            places[key] = [offset]
+        else:
+            known.append(offset)
+    return places
 
 
 def _statement(text: str | Statement, system: str) -> Statement:

@@ -66,7 +66,7 @@ _COMMANDS = {
 
 
 def _execute(original: Any, get: Get) -> FunctionType:  # noqa: C901 - on the hot path a call costs as much again
-    def execute(self: Any, query: Any, args: Any = None) -> Any:
+    def execute(self: Any, query: Any, args: Any = None) -> Any:  # noqa: C901, PLR0912
         capture = get()
         if capture is None:
             return original(self, query, args)
@@ -93,7 +93,12 @@ def _execute(original: Any, get: Get) -> FunctionType:  # noqa: C901 - on the ho
             # With autocommit, and nothing open; the names of the bits would be looked up each time.
             inside = 0 if status == 2 else status & 1 if status & 3 else _unsure(connection)  # noqa: PLR2004
             facts = capture.direct
-            if facts is None or rows == _STREAMING or (query is not capture.text and not _is_plain(capture, query)):
+            if query is not capture.text:
+                if type(query) is str and len(query) <= KEEP_TEXT_CHARS and "/*" not in query:
+                    capture.text = query
+                else:  # it cannot be kept as it is, or its hash does not tell its values
+                    facts = None
+            if facts is None or rows == _STREAMING:
                 fetched = None
                 if rows == _STREAMING:
                     fetched = self.__dict__[_EXTRA] = Extra()
@@ -118,14 +123,6 @@ def _execute(original: Any, get: Get) -> FunctionType:  # noqa: C901 - on the ho
         return rows
 
     return execute  # type: ignore[return-value]
-
-
-def _is_plain(capture: Capture, query: Any) -> bool:
-    """Remember a text that can be kept as it is, and whose hash tells its values."""
-    if type(query) is not str or len(query) > KEEP_TEXT_CHARS or "/*" in query:
-        return False
-    capture.text = query
-    return True
 
 
 def _token(query: Any, sent: Any, args: Any) -> Token:
