@@ -68,16 +68,18 @@ class Target:
         session: Stands for the connection, also when it turns to another database.
         busy: A recorded call is running, so that the calls it makes itself are not recorded again: True, or COUNTING.
         wire: Statements sent since a call began that is counting them.
+        serial: It is never recorded twice at a time, so that its rows follow one another.
         code: The caller's, where the last one came from: a frame of it is the application's.
 
     """
 
-    __slots__ = ("busy", "code", "db", "session", "system", "wire")
+    __slots__ = ("busy", "code", "db", "serial", "session", "system", "wire")
 
-    def __init__(self, system: str, db: str | None, session: object = None) -> None:
+    def __init__(self, system: str, db: str | None, session: object = None, *, serial: bool = False) -> None:
         self.system = system
         self.db = db
         self.session = session or object()
+        self.serial = serial
         self.busy: bool | int = False
         self.wire = 0
         self.code: CodeType | None = None
@@ -269,6 +271,7 @@ class Reading:
         "_open",
         "_ordinals",
         "_read",
+        "_serial",
         "_steering",
         "_transactions",
         "capture_sql",
@@ -294,6 +297,7 @@ class Reading:
         self._facts = facts
         self._read = 0
         self._covered_until_ns = 0
+        self._serial: Target | None = None
         self._steering: list[int] = []
         self._ordinals: list[int | None] = []
         self._transactions: list[Transaction] = []
@@ -306,7 +310,6 @@ class Reading:
             return
         self._read = end
         steering = self._group(facts, begin, end, self.runs)
-        self._follow_one_another(facts, begin, end)
         if steering:
             self._steering = sorted(self._steering + steering)
         self.query_count = end // WIDTH - len(self._steering)
@@ -320,7 +323,6 @@ class Reading:
         runs: NotedRuns = {}
         covered_until_ns, in_order, self.in_order = self._covered_until_ns, self.in_order, True
         self._group(facts, 0, len(facts), runs)
-        self._follow_one_another(facts, 0, len(facts))
         total_ns = 0
         for noted in runs.values():
             count, wire, errors, duration_ms, max_ms = noted.totals()
@@ -341,6 +343,8 @@ class Reading:
         steering = self._steering
         if steering:
             return [offset // WIDTH - bisect(steering, offset) for offset in offsets]
+        if isinstance(offsets, range):
+            return list(range(offsets.start // WIDTH, offsets.stop // WIDTH))
         return [offset // WIDTH for offset in offsets]
 
     def queries(self, capture: Capture) -> list[Query]:
@@ -387,7 +391,9 @@ class Reading:
         offsets = range(begin, end, WIDTH)
         texts, targets = facts[begin + TEXT : end : WIDTH], facts[begin + TARGET : end : WIDTH]
         target = targets[0]
-        if targets.count(target) == len(targets):
+        one_target = targets.count(target) == len(targets)
+        self._follow_one_another(facts, begin, end, target if one_target and target.serial else None)
+        if one_target:
             return self._group_texts(facts, target, texts, offsets, runs)
         steering: list[int] = []
         for of in dict.fromkeys(targets):
@@ -436,12 +442,15 @@ class Reading:
         noted.add(text, statement, offsets)
         return []
 
-    def _follow_one_another(self, facts: Facts, begin: int, end: int) -> None:
-        """Note whether each row began after the one before had ended."""
-        starts_ns, ends_ns = facts[begin + START_NS : end : WIDTH], facts[begin + END_NS : end : WIDTH]
-        if self.in_order:
-            self.in_order = starts_ns[0] >= self._covered_until_ns and all(map(le, ends_ns, starts_ns[1:]))
-        self._covered_until_ns = ends_ns[-1]
+    def _follow_one_another(self, facts: Facts, begin: int, end: int, serial: Target | None) -> None:
+        """Note whether each row began after the one before had ended, which those of one connection may promise."""
+        if self.in_order and (serial is None or serial is not self._serial):
+            starts_ns, ends_ns = facts[begin + START_NS : end : WIDTH], facts[begin + END_NS : end : WIDTH]
+            self.in_order = starts_ns[0] >= self._covered_until_ns and (
+                serial is not None or all(map(le, ends_ns, starts_ns[1:]))
+            )
+        self._serial = serial
+        self._covered_until_ns = facts[end - WIDTH + END_NS]
 
     def _cover(self, runs: NotedRuns, covered_until_ns: int) -> int:
         """Nanoseconds in which at least one of the queries ran, after a time that was counted already."""

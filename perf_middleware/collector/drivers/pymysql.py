@@ -245,7 +245,7 @@ def _select_db(original: Any, get: Get) -> FunctionType:
         result = original(self, db)
         if get() is not None:
             target = _target(self)  # stays as it is in the rows already noted
-            self.__dict__[_TARGET] = Target(target.system, _database(self, db), target.session)
+            self.__dict__[_TARGET] = Target(target.system, _database(self, db), target.session, serial=True)
         return result
 
     return select_db  # type: ignore[return-value]
@@ -310,7 +310,7 @@ def _target(connection: Any) -> Target:
         if target is None:
             version = getattr(connection, "server_version", "")
             system = "mariadb" if "mariadb" in str(version).lower() else "mysql"
-            target = connection.__dict__[_TARGET] = Target(system, _database(connection, connection.db))
+            target = connection.__dict__[_TARGET] = Target(system, _database(connection, connection.db), serial=True)
     except Exception:  # noqa: BLE001 - a closed cursor has no connection; the driver is about to say so
         return Target("mysql", None)
     return target
