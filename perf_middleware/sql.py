@@ -34,7 +34,7 @@ from perf_middleware.fingerprint import MSSQL, MYSQL, POSTGRESQL, SQLITE, UNION,
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Sequence
 
-__all__ = ["Statement", "fingerprint_id", "like", "parse"]
+__all__ = ["Statement", "fingerprint_id", "like", "like_each", "parse"]
 
 _T = TypeVar("_T")
 
@@ -105,6 +105,18 @@ def like(text: str, system: str | None = None) -> Statement:
         if mask is not None and mask.compared is None:
             return mask.shape.first
     return statement or reader.read(text)
+
+
+def like_each(texts: list[str], system: str | None = None) -> list[Statement]:
+    """`like` for many texts, most of which are like others: their masks are made all at once."""
+    masks = _READERS.get(system, _UNKNOWN).masks
+    zeros = "\0".join(texts).encode("utf-8", "surrogatepass").translate(_AS_ZEROS).split(b"\0")
+    if len(zeros) != len(texts):  # NUL is in one of them
+        return [like(text, system) for text in texts]
+    return [
+        mask.shape.first if mask is not None and mask.compared is None else like(text, system)
+        for mask, text in zip(map(masks.get, zeros), texts, strict=True)
+    ]
 
 
 @lru_cache(maxsize=_CACHED)

@@ -9,6 +9,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
@@ -299,3 +300,17 @@ def test_only_dialects_that_are_used_are_compiled():
         "assert compiled() == []; sql.parse('SELECT 1', 'mysql'); assert set(compiled()) == {sql.MYSQL}"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(any_case | texts.map(lambda text: {"sql": text, "system": "mysql"}), max_size=6), st.data())
+def test_texts_read_together_are_read_as_if_each_were_alone_but_for_their_literals(cases, data):
+    together = [other for case in cases for other in (case["sql"], rewritten(data, case["sql"]))]
+    for system in {case["system"] for case in cases}:
+        alone = [but_for_literals(sql.parse(text, system)) for text in together]
+        assert [but_for_literals(statement) for statement in sql.like_each(together, system)] == alone
+        assert [but_for_literals(sql.like(text, system)) for text in together] == alone
+
+
+def but_for_literals(statement):
+    return msgspec.structs.replace(statement, literals=None)

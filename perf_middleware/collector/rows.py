@@ -18,7 +18,7 @@ import msgspec
 
 from perf_middleware.collector.caller import describe
 from perf_middleware.record import Folded, Query, Transaction, union_ms
-from perf_middleware.sql import Statement, like, parse
+from perf_middleware.sql import Statement, like, like_each, parse
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
@@ -418,7 +418,9 @@ class Reading:
             for text, places in _places(texts, offsets).items():
                 steering += self._add(facts, text, _statement(text, target.system), target, places, runs)
             return steering
-        statements = [_statement(text, target.system) for text in texts]
+        statements = _statements(texts, target.system)
+        if statements.count(statements[0]) == len(statements):
+            return list(self._add(facts, None, statements[0], target, offsets, runs))
         read = {id(statement): statement for statement in statements}
         for key, places in _places(list(map(id, statements)), offsets).items():
             steering += self._add(facts, None, read[key], target, places, runs)
@@ -553,6 +555,13 @@ def _places(keys: list[H], offsets: range | list[int]) -> dict[H, list[int]]:
 def _statement(text: str | Statement, system: str) -> Statement:
     """All of it but the literals, which may be another's."""
     return text if isinstance(text, Statement) else like(text, system)
+
+
+def _statements(texts: list[str | Statement], system: str) -> list[Statement]:
+    try:
+        return like_each(texts, system)  # type: ignore[arg-type] # where it is more than texts, they do not join
+    except TypeError:
+        return [_statement(text, system) for text in texts]
 
 
 def _rows(rows: int | None, extra: Extra | None) -> int | None:
