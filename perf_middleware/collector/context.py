@@ -84,8 +84,9 @@ class Capture(msgspec.Struct, weakref=True, eq=False):
         check_at: From this many facts on `noted` wants to be called; with a parent always.
         full: From this many on they are folded.
         text: The last one, once it was found to be worth keeping.
-        direct: `facts`, while a hook may add whole rows to them by itself: rows and callers are wanted, nothing is
-            around this profile, and no event loop is to be blocked. None otherwise.
+        direct: `facts`, while a hook may add whole rows to them by itself: nothing is around this profile, and no event
+            loop is to be blocked. None otherwise, and where callers are not wanted, or no rows; these have
+        lean: instead.
         reading: What the facts say, as far as they were read.
         facts: Of the rows noted, in order (see `rows`); None once finished. `noting.note_query` adds to it.
         start_ns: `perf_counter_ns` when the profile was opened.
@@ -112,6 +113,7 @@ class Capture(msgspec.Struct, weakref=True, eq=False):
     full: int = 0
     text: str | None = None
     direct: Facts | None = None
+    lean: Facts | None = None
     reading: Reading | None = None
     lock: Any = field(default_factory=Lock)
     facts: Facts | None = field(default_factory=list)
@@ -126,6 +128,8 @@ class Capture(msgspec.Struct, weakref=True, eq=False):
         self.check_at = self.full
         if self.keep and self.callers:
             self.direct = self.facts
+        else:
+            self.lean = self.facts
 
     @property
     def detailed(self) -> bool:
@@ -165,7 +169,7 @@ class Capture(msgspec.Struct, weakref=True, eq=False):
     def on_loop(self, thread: int) -> None:
         """Have queries on this event loop's thread known as blocking."""
         self.loop_thread = thread
-        self.direct = None
+        self.direct = self.lean = None
 
     def late(self) -> None:
         """Count a query that came after the end."""
@@ -185,7 +189,7 @@ class Capture(msgspec.Struct, weakref=True, eq=False):
     def close(self) -> Reading:
         """Empty the slot and read for the last time; who still holds the slot holds nothing more."""
         facts, self.facts = self.facts, None
-        self.profile = self.parent = self.text = self.direct = None
+        self.profile = self.parent = self.text = self.direct = self.lean = None
         if facts:
             self._absorb(facts)
         reading, self.reading = self.reading, None

@@ -101,93 +101,88 @@ class Extra(msgspec.Struct, gc=False):
         self.rows = (self.rows or 0) + rows
 
 
-class Noted:
+class Noted(msgspec.Struct, eq=False):
     """`perf_middleware.record.Runs` as the drivers noted them.
 
     Attributes:
         statement: What is known of the text; of the first text, where several have one fingerprint.
+        reading: Of the profile they are in.
+        facts: Theirs are among these.
+        text: What they have in common; None where they have several.
+        count: How many.
+        begin: Where the facts of the first begin, and
+        end: where those of the last end.
+        offsets: Where the facts of each begin, in order; None where there are no others between them.
+        varies: Not all have the same list size.
         total_ns: Summed duration, once `totals` was asked.
 
     """
 
-    __slots__ = (
-        "_facts",
-        "_offsets",
-        "_reading",
-        "_text",
-        "_totals",
-        "_varies",
-        "db",
-        "fingerprint",
-        "statement",
-        "system",
-        "total_ns",
-    )
-
-    def __init__(
-        self, reading: Reading, facts: Facts, text: str | Statement | None, statement: Statement, target: Target
-    ) -> None:
-        self.fingerprint = statement.fingerprint
-        self.db = target.db
-        self.system = target.system
-        self.statement = statement
-        self.total_ns = 0
-        self._reading = reading
-        self._facts = facts
-        self._text = text
-        self._varies = False
-        self._offsets: range | list[int] = range(0)
-        self._totals: Totals = (0, 0, 0, 0.0, 0.0)
+    fingerprint: str
+    db: str | None
+    system: str
+    statement: Statement
+    reading: Reading
+    facts: Facts
+    text: str | Statement | None
+    count: int = 0
+    begin: int = 0
+    end: int = 0
+    offsets: list[int] | None = None
+    varies: bool = False
+    total_ns: int = 0
+    known: Totals = (0, 0, 0, 0.0, 0.0)
 
     def add(self, text: str | Statement | None, statement: Statement, offsets: range | list[int]) -> None:
         """Have further runs too: the places where their facts begin, in order; no text where they have several."""
-        mine = self._offsets
-        if not mine:
-            self._offsets = offsets
-            return
-        if text != self._text:
-            self._text = None
-        if statement.list_size != self.statement.list_size:
-            self._varies = True
-        if isinstance(mine, range):
-            mine = self._offsets = list(mine)
-        behind = offsets[0] > mine[-1]
+        if self.count:
+            offsets = self._with(offsets)
+            if text != self.text:
+                self.text = None
+            if statement.list_size != self.statement.list_size:
+                self.varies = True
+        count, begin, last = len(offsets), offsets[0], offsets[-1]
+        self.count, self.begin, self.end = count, begin, last + WIDTH
+        together = last - begin == (count - 1) * WIDTH
+        self.offsets = None if together else list(offsets)
+
+    def _with(self, offsets: range | list[int]) -> list[int]:
+        mine = list(range(self.begin, self.end, WIDTH)) if self.offsets is None else self.offsets
+        behind = offsets[0] >= self.end
         mine += offsets
         if not behind:
             mine.sort()
-
-    def time_ns(self) -> int:
-        """Summed duration."""
-        self.totals()
-        return self.total_ns
+        return mine
 
     def totals(self) -> Totals:
         """As in `Runs`; added up once."""
-        count = len(self._offsets)
-        if self._totals[0] != count:
+        count = self.count
+        if self.known[0] != count:
             durations_ns = self._column(DURATION_NS)
-            self.total_ns = sum(durations_ns)
+            self.total_ns = total_ns = sum(durations_ns)
             wire, errors = count, 0
-            if not self._reading.plain:
+            if not self.reading.plain:
                 extras = [extra for extra in self._column(EXTRA) if extra is not None]
                 wire += sum([extra.wire for extra in extras]) - len(extras)
                 errors = sum([extra.error is not None for extra in extras])
-            self._totals = (count, wire, errors, self.total_ns / 1e6, max(durations_ns) / 1e6)
-        return self._totals
+            self.known = (count, wire, errors, total_ns / 1e6, max(durations_ns) / 1e6)
+        return self.known
 
     @property
     def caller(self) -> str | None:
         """Where the first of them came from."""
-        offset = self._offsets[0]
-        return describe(self._facts[offset + CODE], self._facts[offset + LASTI])
+        facts, begin = self.facts, self.begin
+        return describe(facts[begin + CODE], facts[begin + LASTI])
 
     def indices(self) -> list[int]:
         """As in `Runs`: their places among the queries of the profile."""
-        return self._reading.places(self._offsets)
+        if self.offsets is None:
+            return self.reading.places(range(self.begin, self.end, WIDTH))
+        return self.reading.places(self.offsets)
 
     def wall_ms(self) -> float:
         """As in `Runs`."""
-        if self._reading.in_order:
+        if self.reading.in_order:
             return self.totals()[3]
         return union_ms(self.starts_ms(), self.durations_ms())
 
@@ -197,7 +192,7 @@ class Noted:
 
     def starts_ms(self) -> list[float]:
         """As in `Runs`."""
-        origin_ns = self._reading.origin_ns
+        origin_ns = self.reading.origin_ns
         return [(start_ns - origin_ns) / 1e6 for start_ns in self._column(START_NS)]
 
     def durations_ms(self) -> list[float]:
@@ -211,7 +206,7 @@ class Noted:
     def values(self) -> list[Hashable]:
         """As in `Runs`."""
         tokens: list[Any] = self._column(TOKEN)
-        if (self._text is not None and self.statement.placeholders) or set(map(type, tokens)) == {int}:
+        if (self.text is not None and self.statement.placeholders) or set(map(type, tokens)) == {int}:
             return tokens
         return list(map(_value, self._column(TEXT), repeat(self.system), tokens))
 
@@ -228,33 +223,33 @@ class Noted:
 
     def list_sizes(self) -> list[int | None]:
         """As in `Runs`."""
-        if not self._varies:
-            return [self.statement.list_size] * len(self._offsets)
+        if not self.varies:
+            return [self.statement.list_size] * self.count
         return [_statement(text, self.system).list_size for text in self._column(TEXT)]
 
     def texts(self) -> list[str | None]:
         """As in `Runs`: none at all unless `capture_sql` lets them be told."""
-        chars = self._reading.capture_sql
+        chars = self.reading.capture_sql
         if not chars:
             return []
         return [text[:chars] if isinstance(text, str) else None for text in self._column(TEXT)]
 
     def _column(self, fact: int) -> list[Any]:
-        offsets, facts = self._offsets, self._facts
-        first, last = offsets[0], offsets[-1]
-        if last - first == (len(offsets) - 1) * WIDTH:  # there is nothing between them
-            return facts[first + fact : last + WIDTH : WIDTH]
-        return [facts[offset + fact] for offset in offsets]
+        facts = self.facts
+        if self.offsets is None:
+            return facts[self.begin + fact : self.end : WIDTH]
+        return [facts[offset + fact] for offset in self.offsets]
 
 
 #: The noted runs by fingerprint and database.
 NotedRuns: TypeAlias = "dict[tuple[str | None, str | None], Noted]"
 
 
-class Reading:
+class Reading(msgspec.Struct, eq=False):
     """Counts, times, rows and transactions of one profile, extended as facts come in.
 
     Attributes:
+        facts: Of all rows noted that are kept.
         origin_ns: When the profile began.
         keep: Queries, and transactions, kept as rows.
         capture_sql: Characters of the text kept with a query.
@@ -262,58 +257,50 @@ class Reading:
         in_order: Each query began after the one before had ended.
         runs: The kept queries, grouped.
         folded: Counters of the others; under None those beyond `MAX_FOLDED` fingerprints.
+        read_until: As far as the facts were read.
+        covered_until_ns: When the last of them ended.
+        serial: The connection they all came from, if it is serial.
+        steering: Places of the rows that are no queries.
+        ordinals: For each row that was followed, which transaction it is in.
+        begun: The transactions.
+        open: Those that are open, by session.
 
     """
 
-    __slots__ = (
-        "_covered_until_ns",
-        "_facts",
-        "_open",
-        "_ordinals",
-        "_read",
-        "_serial",
-        "_steering",
-        "_transactions",
-        "capture_sql",
-        "db_ns",
-        "db_sum_ns",
-        "folded",
-        "in_order",
-        "keep",
-        "origin_ns",
-        "plain",
-        "query_count",
-        "runs",
-    )
-
-    def __init__(self, facts: Facts, origin_ns: int, keep: int, capture_sql: int) -> None:
-        self.origin_ns = origin_ns
-        self.keep = keep
-        self.capture_sql = capture_sql
-        self.plain = self.in_order = True
-        self.runs: NotedRuns = {}
-        self.folded: dict[tuple[str, str | None, str] | None, Folded] = {}
-        self.query_count = self.db_ns = self.db_sum_ns = 0
-        self._facts = facts
-        self._read = 0
-        self._covered_until_ns = 0
-        self._serial: Target | None = None
-        self._steering: list[int] = []
-        self._ordinals: list[int | None] = []
-        self._transactions: list[Transaction] = []
-        self._open: dict[object, int] = {}
+    facts: Facts
+    origin_ns: int
+    keep: int
+    capture_sql: int
+    plain: bool = True
+    in_order: bool = True
+    query_count: int = 0
+    db_ns: int = 0
+    db_sum_ns: int = 0
+    read_until: int = 0
+    covered_until_ns: int = 0
+    serial: Target | None = None
+    runs: NotedRuns = {}
+    folded: dict[tuple[str, str | None, str] | None, Folded] = {}
+    steering: list[int] = []
+    ordinals: list[int | None] = []
+    begun: list[Transaction] = []
+    open: dict[object, int] = {}
 
     def add(self, end: int) -> None:
         """Take in the facts up to the place `end`, of rows to keep."""
-        facts, begin = self._facts, self._read
+        facts, begin = self.facts, self.read_until
         if end <= begin:
             return
-        self._read = end
+        self.read_until = end
         steering = self._group(facts, begin, end, self.runs)
         if steering:
-            self._steering = sorted(self._steering + steering)
-        self.query_count = end // WIDTH - len(self._steering)
-        self.db_sum_ns = sum([runs.time_ns() for runs in self.runs.values()])
+            self.steering = sorted(self.steering + steering)
+        self.query_count = end // WIDTH - len(self.steering)
+        sum_ns = 0
+        for runs in self.runs.values():
+            runs.totals()
+            sum_ns += runs.total_ns
+        self.db_sum_ns = sum_ns
         self.db_ns = self.db_sum_ns if self.in_order else self._cover(self.runs, 0)
 
     def fold(self, facts: Facts) -> None:
@@ -321,7 +308,7 @@ class Reading:
         if self.keep:
             self._follow(facts)
         runs: NotedRuns = {}
-        covered_until_ns, in_order, self.in_order = self._covered_until_ns, self.in_order, True
+        covered_until_ns, in_order, self.in_order = self.covered_until_ns, self.in_order, True
         self._group(facts, 0, len(facts), runs)
         total_ns = 0
         for noted in runs.values():
@@ -340,7 +327,7 @@ class Reading:
 
     def places(self, offsets: range | list[int]) -> list[int]:
         """Among the queries: those of the rows, less what steers transactions and sessions before them."""
-        steering = self._steering
+        steering = self.steering
         if steering:
             return [offset // WIDTH - bisect(steering, offset) for offset in offsets]
         if isinstance(offsets, range):
@@ -351,7 +338,7 @@ class Reading:
         """The rows kept, as a record has them."""
         self._follow([])
         queries = []
-        for row, ordinal in zip(_rows_of(self._facts[: self._read]), self._ordinals, strict=True):
+        for row, ordinal in zip(_rows_of(self.facts[: self.read_until]), self.ordinals, strict=True):
             statement = _statement(row[TEXT], row[TARGET].system)
             if not statement.control:
                 queries.append(self._query(row, statement, ordinal, capture))
@@ -360,17 +347,17 @@ class Reading:
     def transactions(self, end_ns: int) -> list[Transaction]:
         """Those that were seen; the ones still open last until `end_ns`."""
         self._follow([])
-        for ordinal in self._open.values():
-            transaction = self._transactions[ordinal]
+        for ordinal in self.open.values():
+            transaction = self.begun[ordinal]
             transaction.duration_ms = self._ms(end_ns) - transaction.start_ms
-        return self._transactions
+        return self.begun
 
     @property
     def fetch_ms(self) -> float | None:
         """Time in bulk fetches of the queries kept; None where no driver told."""
         if self.plain:
             return None
-        extras = [extra for extra in self._facts[EXTRA : self._read : WIDTH] if extra is not None]
+        extras = [extra for extra in self.facts[EXTRA : self.read_until : WIDTH] if extra is not None]
         fetched_ns = [extra.fetch_ns for extra in extras if extra.fetch_ns is not None]
         return sum(fetched_ns) / 1e6 if fetched_ns else None
 
@@ -440,19 +427,19 @@ class Reading:
         key = (statement.fingerprint, target.db)
         noted = runs.get(key)
         if noted is None:
-            noted = runs[key] = Noted(self, facts, text, statement, target)
+            noted = runs[key] = Noted(*key, target.system, statement, self, facts, text)
         noted.add(text, statement, offsets)
         return []
 
     def _follow_one_another(self, facts: Facts, begin: int, end: int, serial: Target | None) -> None:
         """Note whether each row began after the one before had ended, which those of one connection may promise."""
-        if self.in_order and (serial is None or serial is not self._serial):
+        if self.in_order and (serial is None or serial is not self.serial):
             starts_ns, ends_ns = facts[begin + START_NS : end : WIDTH], facts[begin + END_NS : end : WIDTH]
-            self.in_order = starts_ns[0] >= self._covered_until_ns and (
+            self.in_order = starts_ns[0] >= self.covered_until_ns and (
                 serial is not None or all(map(le, ends_ns, starts_ns[1:]))
             )
-        self._serial = serial
-        self._covered_until_ns = facts[end - WIDTH + END_NS]
+        self.serial = serial
+        self.covered_until_ns = facts[end - WIDTH + END_NS]
 
     def _cover(self, runs: NotedRuns, covered_until_ns: int) -> int:
         """Nanoseconds in which at least one of the queries ran, after a time that was counted already."""
@@ -461,7 +448,7 @@ class Reading:
             if end_ns > covered_until_ns:
                 covered_ns += end_ns - max(start_ns, covered_until_ns)
                 covered_until_ns = end_ns
-        self._covered_until_ns = covered_until_ns
+        self.covered_until_ns = covered_until_ns
         return covered_ns
 
     def _folded(self, noted: Noted) -> Folded:
@@ -505,8 +492,8 @@ class Reading:
 
     def _follow(self, folded: Facts) -> None:
         """Follow the kept rows, and then those to be folded, in and out of transactions."""
-        for row in _rows_of(self._facts[len(self._ordinals) * WIDTH : self._read]):
-            self._ordinals.append(self._transaction(row, _statement(row[TEXT], row[TARGET].system)))
+        for row in _rows_of(self.facts[len(self.ordinals) * WIDTH : self.read_until]):
+            self.ordinals.append(self._transaction(row, _statement(row[TEXT], row[TARGET].system)))
         for row in _rows_of(folded):
             self._transaction(row, _statement(row[TEXT], row[TARGET].system))
 
@@ -514,24 +501,24 @@ class Reading:
         """Follow the row's connection in and out of transactions; its ordinal if it is inside one."""
         _, start_ns, end_ns, duration_ns, target, _, _, _, _, inside, extra = row
         verb, failed = statement.transaction, extra is not None and extra.error is not None
-        ordinal = self._open.get(target.session)
+        ordinal = self.open.get(target.session)
         if ordinal is not None and verb == "begin" and not failed:
             self._end(target, "commit", start_ns)  # which BEGIN implies
             ordinal = None
         if ordinal is None:
             begins = bool(statement.tables) if inside is None else inside
-            if not begins or verb in ("commit", "rollback") or len(self._transactions) >= self.keep:
+            if not begins or verb in ("commit", "rollback") or len(self.begun) >= self.keep:
                 return None
-            ordinal = self._open[target.session] = len(self._transactions)
-            self._transactions.append(Transaction(start_ms=self._ms(start_ns), db=target.db))
-        self._transactions[ordinal].busy_ms += duration_ns // 1000 / 1000
+            ordinal = self.open[target.session] = len(self.begun)
+            self.begun.append(Transaction(start_ms=self._ms(start_ns), db=target.db))
+        self.begun[ordinal].busy_ms += duration_ns // 1000 / 1000
         # None of them is "unknown": neither 0 nor False goes on.
         if (inside is not None and not inside) or (verb in ("commit", "rollback") and not failed):
             self._end(target, "rollback" if verb == "rollback" or failed else "commit", end_ns)
         return ordinal
 
     def _end(self, target: Target, outcome: Literal["commit", "rollback"], at_ns: int) -> None:
-        transaction = self._transactions[self._open.pop(target.session)]
+        transaction = self.begun[self.open.pop(target.session)]
         transaction.outcome = outcome
         transaction.duration_ms = self._ms(at_ns) - transaction.start_ms
 
@@ -554,7 +541,7 @@ def _places(keys: list[H], offsets: range | list[int]) -> dict[H, list[int]]:
 
 def _statement(text: str | Statement, system: str) -> Statement:
     """All of it but the literals, which may be another's."""
-    return text if isinstance(text, Statement) else like(text, system)
+    return like(text, system) if type(text) is str else text  # type: ignore[return-value] # which is all it may be
 
 
 def _statements(texts: list[str | Statement], system: str) -> list[Statement]:

@@ -179,6 +179,17 @@ def test_fingerprints_and_transactions_without_an_end_are_bounded_and_counts_sta
     assert len(reading.transactions(0)) <= 10
 
 
+def test_what_is_folded_has_its_own_times_and_not_those_of_the_rows_kept():
+    slot = capture(keep=3)
+    for number in range(5):
+        slot.note(row(number * 100, number * 100 + 10**number))
+    reading = slot.close()
+    (kept,), (folded,) = reading.runs.values(), reading.folded.values()
+    assert (kept.totals()[0], kept.total_ns) == (3, 1 + 10 + 100)
+    assert (folded.count, folded.duration_ms, folded.max_ms) == (2, 11_000 / 1e6, 10_000 / 1e6)
+    assert reading.db_sum_ns == 11_111
+
+
 def test_folding_is_exact_while_many_threads_note():
     slot = capture(keep=50)
     each = 20_000

@@ -65,8 +65,8 @@ _COMMANDS = {
 }
 
 
-def _execute(original: Any, get: Get) -> FunctionType:  # noqa: C901 - on the hot path a call costs as much again
-    def execute(self: Any, query: Any, args: Any = None) -> Any:  # noqa: C901, PLR0912
+def _execute(original: Any, get: Get) -> FunctionType:  # noqa: C901, PLR0915 - on the hot path a call costs as much again
+    def execute(self: Any, query: Any, args: Any = None) -> Any:  # noqa: C901, PLR0912, PLR0915
         capture = get()
         if capture is None:
             return original(self, query, args)
@@ -99,6 +99,14 @@ def _execute(original: Any, get: Get) -> FunctionType:  # noqa: C901 - on the ho
                 else:  # it cannot be kept as it is, or its hash does not tell its values
                     facts = None
             if facts is None or rows == _STREAMING:
+                facts = capture.lean
+                if facts is not None and rows != _STREAMING and query is capture.text:
+                    value = hash(self._executed) if capture.keep else None
+                    duration_ns = end_ns - start_ns
+                    facts += (query, start_ns, end_ns, duration_ns, target, value, None, 0, rows, inside, None)
+                    if len(facts) >= capture.check_at:
+                        capture.noted(facts)
+                    return rows
                 fetched = None
                 if rows == _STREAMING:
                     fetched = self.__dict__[_EXTRA] = Extra()
