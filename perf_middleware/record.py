@@ -210,7 +210,7 @@ class Runs(Protocol):
         ...
 
     def list_sizes(self) -> list[int | None]:
-        """As `Query.list_size`."""
+        """As `Query.list_size`; no column at all where none of them has a list."""
         ...
 
     def texts(self) -> list[str | None]:
@@ -237,7 +237,7 @@ class QueryRuns:
     def __init__(self, queries: list[Query], indices: list[int]) -> None:
         self._indices = indices
         self._queries = [queries[index] for index in indices]
-        first = self._queries[0]
+        first = self._queries[0] if indices else Query()
         self.fingerprint, self.db, self.system, self.caller = first.fingerprint, first.db, first.system, first.caller
 
     def totals(self) -> Totals:
@@ -245,7 +245,7 @@ class QueryRuns:
         durations_ms = self.durations_ms()
         wire = sum(query.wire for query in self._queries)
         errors = sum(query.error is not None for query in self._queries)
-        return len(durations_ms), wire, errors, sum(durations_ms), max(durations_ms)
+        return len(durations_ms), wire, errors, sum(durations_ms), max(durations_ms, default=0.0)
 
     def indices(self) -> list[int]:
         """Their places among the profile's queries."""

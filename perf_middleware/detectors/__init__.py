@@ -97,7 +97,9 @@ def find(profile: Profile, planned: Plan) -> list[Finding]:
     findings: list[Finding] = []
     for name, detect, threshold in planned:
         try:
-            findings += [finding for finding in detect(profile, threshold) if finding.severity in SEVERITIES]
+            found = [*detect(profile, threshold)]
+            if found:
+                findings += [finding for finding in found if finding.severity in SEVERITIES]
         except Exception as error:  # noqa: BLE001 - a third party's detector, or ours, must not harm the request
             fault(f"detectors.{name}", error)
     if len(findings) > 1:

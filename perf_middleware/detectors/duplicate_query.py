@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from perf_middleware.detectors.repeats import Repeat, at, finding_id, repeats, share, table
-from perf_middleware.detectors.severity import severity
+from perf_middleware.detectors.repeats import Repeat, at, finding_id, most_common, repeats, table
+from perf_middleware.detectors.severity import severity_in
 from perf_middleware.record import Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator
+    from collections.abc import Hashable, Sequence
 
     from perf_middleware.record import Profile
 
@@ -26,12 +26,15 @@ DEFAULT: Final = 5
 MAX_VALUES: Final = 2
 
 
-def detect(profile: Profile, threshold: float) -> Iterator[Finding]:
+def detect(profile: Profile, threshold: float) -> Sequence[Finding]:
     """One finding per fingerprint and database."""
+    found = []
     for repeat in repeats(profile, threshold):
-        if repeat.shape.queue or not _is_duplicate(repeat, threshold):
+        if repeat.different > MAX_VALUES and not repeat.unknown:  # the most: a loop over different values
             continue
-        yield _finding(profile, repeat, threshold)
+        if not repeat.shape.queue and _is_duplicate(repeat, threshold):
+            found.append(_finding(profile, repeat, threshold))
+    return found
 
 
 def _is_duplicate(repeat: Repeat, threshold: float) -> bool:
@@ -45,15 +48,15 @@ def _is_duplicate(repeat: Repeat, threshold: float) -> bool:
 def _finding(profile: Profile, repeat: Repeat, threshold: float) -> Finding:
     # For each value its slowest run stays. Runs of unknown value are taken to have one of those seen.
     slowest: dict[Hashable, float] = {}
-    for value, duration_ms in zip(repeat.each_value(), repeat.durations_ms(), strict=True):
+    for value, duration_ms in zip(repeat.values, repeat.runs.durations_ms(), strict=True):
         slowest[value] = max(slowest.get(value, 0.0), duration_ms)
     total_ms, wall_ms, _ = repeat.times_ms()
     wasted_ms = max(wall_ms - sum(slowest.values()), 0.0)
-    statement, caller, name = repeat.statement, repeat.caller, table(repeat.statement)
+    statement, caller, name = repeat.statement, most_common(repeat.callers()), table(repeat.statement)
     return Finding(
         finding_id=finding_id("duplicate_query", statement.fingerprint, caller),
         kind="duplicate_query",
-        severity=severity(wasted_ms, repeat.count, share(profile, wasted_ms)),
+        severity=severity_in(profile, wasted_ms, repeat.count),
         confidence="medium" if repeat.unknown else "high",
         threshold=f"duplicate_query: {repeat.count} >= {threshold:g}",
         title=f"{repeat.count} times the same {name} query{at(caller)}",
@@ -63,6 +66,6 @@ def _finding(profile: Profile, repeat: Repeat, threshold: float) -> Finding:
         count=repeat.count,
         total_ms=total_ms,
         wasted_ms=wasted_ms,
-        evidence=repeat.evidence(),
+        evidence=repeat.runs.indices(),
         recommendation=f"Read {name} once and pass the result on: the values are the same each time{at(caller)}.",
     )

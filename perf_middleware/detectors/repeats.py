@@ -13,14 +13,14 @@ from collections import Counter
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from perf_middleware.detectors.shape import bare, shape, words
-from perf_middleware.record import union_ms
+from perf_middleware.detectors.shape import Shape, bare, shape, words
+from perf_middleware.record import QueryRuns, union_ms
 from perf_middleware.sql import Statement, fingerprint_id, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Mapping
+    from collections.abc import Hashable, Mapping, Sequence
 
-    from perf_middleware.record import Folded, Profile, Runs
+    from perf_middleware.record import Folded, Profile, Runs, Totals
 
 T = TypeVar("T")
 H = TypeVar("H", bound="Hashable")
@@ -69,112 +69,109 @@ class Repeat:
     Attributes:
         statement: As parsed from the fingerprint.
         shape: What it asks for.
-        db: Where it ran.
+        runs: Those that are kept; the columns of all of them follow one order.
+        values: For each of them what stands for its values.
         count: Runs, with those folded into counters.
         different: How many different values were asked for, among those known.
         unknown: Runs whose values are not known, folded ones among them.
 
     """
 
-    __slots__ = (
-        "_beyond",
-        "_callers",
-        "_picked",
-        "_runs",
-        "_values",
-        "count",
-        "db",
-        "different",
-        "shape",
-        "statement",
-        "unknown",
-    )
+    __slots__ = ("_beyond", "count", "different", "runs", "shape", "statement", "unknown", "values")
 
-    def __init__(
-        self, statement: Statement, runs: Runs | None, picked: list[int] | None, beyond: Folded | None
-    ) -> None:
+    def __init__(self, statement: Statement, shape: Shape, runs: Runs | Picked, beyond: Folded | None) -> None:
         self.statement = statement
-        self.shape = shape(statement.fingerprint)
-        self._runs = runs
-        self._picked = picked
-        self._beyond = beyond
-        self._callers: dict[str | None, int] | None = None
-        unknown = 0
-        values = self._pick(runs.values()) if runs is not None else []
+        self.shape = shape
+        self.runs = runs
+        self.unknown = 0
+        values = runs.values()
         different = set(values)
         if None in different:
             if "?" in statement.fingerprint:
                 different.discard(None)
-                unknown = values.count(None)
+                self.unknown = values.count(None)
             else:  # a text without any value has one: itself
                 values = ["" if value is None else value for value in values]
-        self._values: list[Hashable] = values
+        self.values = values
         self.count = len(values)
         self.different = len(different)
-        self.unknown = unknown
+        self._beyond = beyond
         if beyond is not None:
             self.count += beyond.count - beyond.errors
             self.unknown += beyond.count - beyond.errors
-        self.db = runs.db if runs is not None else beyond.db if beyond is not None else None
 
     @property
     def most_alike(self) -> int:
         """Runs of the value that was asked for most often, among those known."""
-        return max(counted([value for value in self._values if value is not None]).values(), default=0)
+        return max(counted([value for value in self.values if value is not None]).values(), default=0)
+
+    def callers(self) -> dict[str | None, int]:
+        """How many runs came from where."""
+        return counted(self.runs.callers())
 
     def times_ms(self) -> tuple[float, float, float]:
         """Summed duration of all runs, time with at least one of them running, and the longest."""
-        beyond_ms, longest_ms = (self._beyond.duration_ms, self._beyond.max_ms) if self._beyond else (0.0, 0.0)
-        runs = self._runs
-        if runs is not None and self._picked is None:
-            _, _, _, total_ms, max_ms = runs.totals()
-            return total_ms + beyond_ms, runs.wall_ms() + beyond_ms, max(max_ms, longest_ms)
-        durations_ms = self.durations_ms()
-        wall_ms = union_ms(self.starts_ms(), durations_ms)
-        return sum(durations_ms) + beyond_ms, wall_ms + beyond_ms, max([*durations_ms, longest_ms])
+        _, _, _, total_ms, max_ms = self.runs.totals()
+        beyond = self._beyond
+        if beyond is None:
+            return total_ms, self.runs.wall_ms(), max_ms
+        beyond_ms = beyond.duration_ms
+        return total_ms + beyond_ms, self.runs.wall_ms() + beyond_ms, max(max_ms, beyond.max_ms)
 
-    @property
-    def callers(self) -> dict[str | None, int]:
-        """How many runs came from where."""
-        if self._callers is None:
-            self._callers = counted(self._pick(self._runs.callers())) if self._runs is not None else {}
-        return self._callers
 
-    @property
-    def caller(self) -> str | None:
-        """Where most of the runs came from; the first of them where several are equal."""
-        return most_common(self.callers)
+class Picked:
+    """Some of the runs of a statement, as those of `Runs`: the successful ones among them."""
 
-    def each_value(self) -> list[Hashable]:
-        """For each run that is kept, in order, what stands for its values; the columns below likewise."""
-        return self._values
+    __slots__ = ("_places", "_runs", "db")
 
-    def evidence(self) -> list[int]:
-        """Its index among the profile's queries."""
-        return self._pick(self._runs.indices()) if self._runs is not None else []
+    def __init__(self, runs: Runs, places: list[int]) -> None:
+        self.db = runs.db
+        self._runs = runs
+        self._places = places
+
+    def totals(self) -> Totals:
+        """Their number (each sent once, none failed), summed and longest duration."""
+        durations_ms, count = self.durations_ms(), len(self._places)
+        return count, count, 0, sum(durations_ms), max(durations_ms, default=0.0)
+
+    def wall_ms(self) -> float:
+        """As in `Runs`, and so are the columns."""
+        return union_ms(self.starts_ms(), self.durations_ms())
+
+    def indices(self) -> list[int]:
+        """Their places among the profile's queries."""
+        return self._pick(self._runs.indices())
 
     def starts_ms(self) -> list[float]:
-        """When it began."""
-        return self._pick(self._runs.starts_ms()) if self._runs is not None else []
+        """When they began."""
+        return self._pick(self._runs.starts_ms())
 
     def durations_ms(self) -> list[float]:
-        """How long it took."""
-        return self._pick(self._runs.durations_ms()) if self._runs is not None else []
+        """Time inside execute."""
+        return self._pick(self._runs.durations_ms())
+
+    def values(self) -> list[Hashable]:
+        """What stands for their values."""
+        return self._pick(self._runs.values())
+
+    def callers(self) -> list[str | None]:
+        """Where they came from."""
+        return self._pick(self._runs.callers())
 
     def rows(self) -> list[int | None]:
-        """Rows it read."""
-        return self._pick(self._runs.rows()) if self._runs is not None else []
+        """Rows read."""
+        return self._pick(self._runs.rows())
 
     def list_sizes(self) -> list[int | None]:
-        """Values in its longest list."""
-        return self._pick(self._runs.list_sizes()) if self._runs is not None else []
+        """Values in the longest list."""
+        return self._pick(self._runs.list_sizes())
 
     def texts(self) -> list[str | None]:
-        """Its text; no column at all where none is kept."""
-        return self._pick(self._runs.texts()) if self._runs is not None else []
+        """What was given to the driver."""
+        return self._pick(self._runs.texts())
 
     def _pick(self, column: list[T]) -> list[T]:
-        return column if self._picked is None or not column else [column[place] for place in self._picked]
+        return [column[place] for place in self._places] if column else column
 
 
 def complete(profile: Profile) -> None:
@@ -202,15 +199,18 @@ def complete(profile: Profile) -> None:
         profile.__dict__.pop("by_fingerprint", None)
 
 
-def repeats(profile: Profile, threshold: float) -> list[Repeat]:
+def repeats(profile: Profile, threshold: float) -> Sequence[Repeat]:
     """Every read that ran successfully at least `threshold` times; `profile` must be `complete`.
 
     Found once for all detectors with the same threshold: `analyze` forgets them first.
     """
+    if 0 < profile.query_count < threshold:
+        return ()
     known: dict[float, list[Repeat]] = profile.__dict__.setdefault(_KNOWN, {})
-    if threshold not in known:
-        known[threshold] = list(_repeats(profile, threshold))
-    return known[threshold]
+    found = known.get(threshold)
+    if found is None:
+        found = known[threshold] = _repeats(profile, threshold)
+    return found
 
 
 def forget(profile: Profile) -> None:
@@ -221,28 +221,33 @@ def forget(profile: Profile) -> None:
 _KNOWN: Final = "repeats"
 
 
-def _repeats(profile: Profile, threshold: float) -> Iterator[Repeat]:
-    groups = profile.by_fingerprint
-    folded = folded_counters(profile)
-    often = [key for key, runs in groups.items() if runs.totals()[0] >= threshold]
+def _repeats(profile: Profile, threshold: float) -> list[Repeat]:
+    groups, folded = profile.by_fingerprint, folded_counters(profile) if profile.folded else {}
+    often, failed, found = [], False, []
+    for key, runs in groups.items():
+        count, _, errors, _, _ = runs.totals()
+        if count >= threshold:
+            often.append(key)
+        if errors:
+            failed = True
     if folded:
         beyond_rows = [key for key, counter in folded.items() if counter.count + _count(groups.get(key)) >= threshold]
         often = list(dict.fromkeys((*often, *beyond_rows)))
-    failures: list[int] | None = None
+    failures = _failures(groups) if failed and often else None
     for key in often:
-        runs, beyond = groups.get(key), folded.get(key)
-        if key[0] is None:
+        runs, beyond = groups.get(key, _NO_RUNS), folded.get(key)
+        asked = question(key[0], runs.system if beyond is None else runs.system or beyond.system)
+        if asked is None:
             continue
-        system = runs.system if runs is not None else beyond.system if beyond is not None else None
-        statement = question(key[0], system)
-        if statement is None:
-            continue
-        if failures is None:
-            failures = _failures(groups)
-        picked = _without_retries(runs, failures) if failures and runs is not None else None
-        repeat = Repeat(statement, runs, picked, beyond)
+        kept = runs if failures is None else Picked(runs, _without_retries(runs, failures))
+        repeat = Repeat(*asked, kept, beyond)
         if repeat.count >= threshold:
-            yield repeat
+            found.append(repeat)
+    return found
+
+
+#: Of what was only folded into counters.
+_NO_RUNS: Final = QueryRuns([], [])
 
 
 def _count(runs: Runs | None) -> int:
@@ -266,12 +271,16 @@ def folded_counters(profile: Profile) -> dict[tuple[str | None, str | None], Fol
 
 
 @lru_cache(maxsize=4096)
-def question(fingerprint: str, system: str | None) -> Statement | None:
-    """The statement if it reads data: no write, and none of those that are never a finding."""
+def question(fingerprint: str | None, system: str | None) -> tuple[Statement, Shape] | None:
+    """The statement and its shape if it reads data: no write, and none of those that are never a finding."""
+    if fingerprint is None:
+        return None
     statement = parse(fingerprint, system)
     if statement.verb not in _READS or not is_work(statement) or _WRITE.search(fingerprint):
         return None
-    return statement if statement.tables or _CALL.search(fingerprint) is not None else None
+    if not statement.tables and _CALL.search(fingerprint) is None:
+        return None
+    return statement, shape(fingerprint)
 
 
 def is_work(statement: Statement) -> bool:
@@ -285,8 +294,10 @@ def is_work(statement: Statement) -> bool:
 
 def counted(values: list[H]) -> dict[H, int]:
     """How often each is there; most often there is but one."""
-    if values and values.count(values[0]) == len(values):
-        return {values[0]: len(values)}
+    if values:
+        first, count = values[0], len(values)
+        if values.count(first) == count:
+            return {first: count}
     return dict(Counter(values))
 
 
@@ -295,14 +306,6 @@ def finding_id(kind: str, fingerprint: str, caller: str | None) -> str:
     """The same over runs, however the line or the count changes."""
     place, _, function = (caller or "").partition(" in ")
     return fingerprint_id("\n".join((kind, fingerprint, place.rpartition(":")[0] or place, function)))
-
-
-def share(profile: Profile, time_ms: float) -> float:
-    """How much of the profile's duration that is; until its last query's end where the duration was not recorded."""
-    duration_ms = profile.duration_ms
-    if duration_ms <= 0 and profile.queries:
-        duration_ms = profile.queries[-1].start_ms + profile.queries[-1].duration_ms
-    return time_ms / duration_ms if duration_ms > 0 else 0.0
 
 
 def most_common(callers: Mapping[str | None, int]) -> str | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from perf_middleware.record import Severity
+    from perf_middleware.record import Profile, Severity
 
 #: level, time_ms, count, share: each "at least".
 TABLE: Final[tuple[tuple[Severity, float, int, float], ...]] = (
@@ -26,6 +26,25 @@ TABLE: Final[tuple[tuple[Severity, float, int, float], ...]] = (
     ("medium", 10, 20, 0.1),
     ("medium", 0, 100, 0.0),
 )
+
+#: Below both no row is met: less time than the least that any row asks for, and fewer than those that ask for none.
+_LEAST_MS: Final = min(time_ms for _, time_ms, _, _ in TABLE if time_ms)
+_LEAST_COUNT: Final = min(count for _, time_ms, count, _ in TABLE if not time_ms)
+
+
+def severity_in(profile: Profile, time_ms: float, count: int) -> Severity:
+    """The level of a finding of this profile."""
+    if time_ms < _LEAST_MS and count < _LEAST_COUNT:  # as most are: what time they share need not be known
+        return "low"
+    return severity(time_ms, count, share(profile, time_ms))
+
+
+def share(profile: Profile, time_ms: float) -> float:
+    """How much of the profile's duration that is; until its last query's end where the duration was not recorded."""
+    duration_ms = profile.duration_ms
+    if duration_ms <= 0 and profile.queries:
+        duration_ms = profile.queries[-1].start_ms + profile.queries[-1].duration_ms
+    return time_ms / duration_ms if duration_ms > 0 else 0.0
 
 
 def severity(time_ms: float, count: int, share: float) -> Severity:

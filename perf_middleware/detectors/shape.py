@@ -37,6 +37,8 @@ _LIKE: Final = words("LIKE ILIKE GLOB REGEXP RLIKE MATCH SIMILAR")
 _ARRAY: Final = words("ANY SOME UNNEST JSON_EACH JSON_TABLE STRING_SPLIT OPENJSON")
 _AGGREGATES: Final = words("COUNT SUM AVG MIN MAX TOTAL")
 _PAGING: Final = words("LIMIT OFFSET FETCH NEXT FIRST TOP")
+#: Where several values or a part of the rows may be asked for.
+_SEVERAL: Final = _ARRAY | _PAGING | words("IN VALUES ... …")
 #: Words that look like a column to the left of a value but are not.
 _NO_COLUMN: Final = words("""
     SELECT WHERE AND OR NOT ON HAVING WHEN THEN ELSE END CASE IN IS LIKE BETWEEN LIMIT OFFSET FETCH NEXT FIRST TOP
@@ -73,6 +75,7 @@ class Shape(msgspec.Struct, frozen=True, gc=False):
         selective: Some value stands elsewhere than in LIMIT and OFFSET.
         bounded: Columns with a range test.
         pinned: Columns with an equality (or a list, or LIKE) that are not also bounded, as a compound keyset has them.
+        single: Nothing in it takes a list, a range or a page: each run asks for one value, whatever the runs tell.
         alternatives: How often the most repeated equality stands in the text: `id = ? OR id = ?` is a list too.
 
     """
@@ -88,6 +91,7 @@ class Shape(msgspec.Struct, frozen=True, gc=False):
     bounded: frozenset[str]
     pinned: tuple[str, ...]
     alternatives: int
+    single: bool
 
 
 @lru_cache(maxsize=4096)
@@ -99,6 +103,7 @@ def shape(fingerprint: str) -> Shape:
     bounded = frozenset(condition.column for condition in found if condition.test == "range")
     others = [condition.column for condition in found if condition.test != "range"]
     equal = [condition.column for condition in found if condition.test == "equal"]
+    alternatives = max((equal.count(column) for column in set(equal)), default=0)
     return Shape(
         conditions=found,
         limit=bool({"LIMIT", "FETCH", "TOP"} & present),
@@ -110,7 +115,8 @@ def shape(fingerprint: str) -> Shape:
         selective=_is_selective(tokens, upper),
         bounded=bounded,
         pinned=tuple(dict.fromkeys(column for column in others if column not in bounded)),
-        alternatives=max((equal.count(column) for column in set(equal)), default=0),
+        alternatives=alternatives,
+        single=alternatives <= 1 and not bounded and present.isdisjoint(_SEVERAL),
     )
 
 

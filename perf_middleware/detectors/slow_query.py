@@ -18,16 +18,15 @@ from perf_middleware.detectors.repeats import (
     folded_counters,
     is_work,
     most_common,
-    share,
     table,
 )
-from perf_middleware.detectors.severity import severity
+from perf_middleware.detectors.severity import severity_in
 from perf_middleware.detectors.shape import shape
 from perf_middleware.record import Finding, union_ms
 from perf_middleware.sql import Statement, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from perf_middleware.record import Folded, Profile, Runs
 
@@ -35,11 +34,16 @@ if TYPE_CHECKING:
 DEFAULT: Final = 500.0
 
 
-def detect(profile: Profile, threshold: float) -> Iterator[Finding]:
+def detect(profile: Profile, threshold: float) -> Iterable[Finding]:
     """One finding per fingerprint and database, of the runs that were slow; failed ones (a timeout) count too."""
-    groups, folded = profile.by_fingerprint, folded_counters(profile)
-    slow = {key: runs for key, runs in groups.items() if runs.totals()[4] >= threshold}
-    slow_folded = {key: counter for key, counter in folded.items() if counter.max_ms >= threshold}
+    if 0 < profile.db_sum_ms < threshold:  # all together
+        return ()
+    return _detect(profile, threshold)
+
+
+def _detect(profile: Profile, threshold: float) -> Iterator[Finding]:
+    slow = {key: runs for key, runs in profile.by_fingerprint.items() if runs.totals()[4] >= threshold}
+    slow_folded = {key: counter for key, counter in folded_counters(profile).items() if counter.max_ms >= threshold}
     for key in dict.fromkeys((*slow, *slow_folded)):
         runs, beyond = slow.get(key), slow_folded.get(key)
         if key[0] is None:
@@ -67,7 +71,7 @@ def _finding(
     return Finding(
         finding_id=finding_id("slow_query", statement.fingerprint, caller),
         kind="slow_query",
-        severity=severity(wasted_ms, count, share(profile, wasted_ms)),
+        severity=severity_in(profile, wasted_ms, count),
         confidence="high",
         threshold=f"slow_query: {longest_ms:.0f} >= {threshold:g} ms",
         title=f"{name} took {times}{longest_ms:.0f} ms{at(caller)}",
