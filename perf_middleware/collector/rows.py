@@ -381,6 +381,14 @@ class Reading(msgspec.Struct, eq=False):
         one_target = targets.count(target) == len(targets)
         self._follow_one_another(facts, begin, end, target if one_target and target.serial else None)
         if one_target:
+            text = texts[0]
+            if not runs and texts.count(text) == len(texts):  # as most profiles with a loop have it, so in place
+                statement = _statement(text, target.system)
+                if statement.control:
+                    return list(offsets)
+                key = (statement.fingerprint, target.db)
+                runs[key] = Noted(*key, target.system, statement, self, facts, text, len(texts), begin, end)
+                return []
             return self._group_texts(facts, target, texts, offsets, runs)
         steering: list[int] = []
         for of in dict.fromkeys(targets):
