@@ -82,6 +82,7 @@ class Pipeline:
         self.guard = Guard(
             settings.max_overhead_percent, service=settings.service, can_shed=_can_shed(settings), chance=_chance
         )
+        self._level = None if callable(settings.headers) else settings.headers
         self._names: set[str] = set()
         self._abandoned: deque[Capture] = deque()
         _pipelines.add(self)
@@ -128,12 +129,13 @@ class Pipeline:
             if profile is None or capture.first_byte_ns is not None:
                 return []
             profile.status = status
-            level = self._level(request)
+            level = self._level or self._asked_level(request)
             if level == "off":
                 return []
             reading = capture.read()
-            self._count(profile, reading)
-            if level == "full":
+            if reading is not NOTHING:
+                self._count(profile, reading)
+            if level == "full" and (reading is not NOTHING or self._wants_rows):
                 profile.duration_ms = (now_ns - capture.start_ns) / 1e6  # until now: a finding's share of it counts
                 self._detect(capture, profile, reading)
             read_ns = perf_counter_ns()
@@ -194,15 +196,14 @@ class Pipeline:
         """Whether an open profile has lasted longer than `max_duration_s`."""
         return perf_counter_ns() - capture.start_ns > self.settings.max_duration_s * 1e9
 
-    def _level(self, request: Mapping[str, Any]) -> str:
-        """How much this response may tell; what a function of the user's answers is checked like the option."""
-        level: Any = self.settings.headers
-        if callable(level):
-            level = level(request)
-            if isinstance(level, bool):
-                level = "timing" if level else "off"
-            if level not in HEADER_LEVELS:
-                raise OptionError(f"headers: the function returned {type(level).__name__}, not one of {HEADER_LEVELS}")
+    def _asked_level(self, request: Mapping[str, Any]) -> str:
+        """How much this response may tell, as a function of the user's says; it is checked like the option."""
+        function: Any = self.settings.headers
+        level = function(request)
+        if isinstance(level, bool):
+            level = "timing" if level else "off"
+        if level not in HEADER_LEVELS:
+            raise OptionError(f"headers: the function returned {type(level).__name__}, not one of {HEADER_LEVELS}")
         return str(level)
 
     def _begin(self, kind: str, name: str, method: str | None, headers_in: Mapping[str, str | None]) -> Capture | None:
@@ -258,16 +259,12 @@ class Pipeline:
 
     @staticmethod
     def _count(profile: Profile, reading: Reading) -> None:
-        if reading is not NOTHING:
-            profile.query_count = reading.query_count
-            profile.db_ms = reading.db_ns / 1e6
-            profile.db_sum_ms = reading.db_sum_ns / 1e6
+        profile.query_count = reading.query_count
+        profile.db_ms = reading.db_ns / 1e6
+        profile.db_sum_ms = reading.db_sum_ns / 1e6
 
     def _detect(self, capture: Capture, profile: Profile, reading: Reading) -> None:
         """Look for findings; again only if queries were added."""
-        if reading is NOTHING and not self._wants_rows:  # ours ask about queries only
-            profile.__dict__["by_fingerprint"] = {}
-            return
         profile.__dict__["by_fingerprint"] = reading.runs
         if reading.folded:
             profile.folded = list(reading.folded.values())
@@ -294,18 +291,22 @@ class Pipeline:
             profile.error = type(error).__name__
         if profile.kind == "request":
             profile.route = capture.route
-            profile.name = self._bounded(f"{profile.method} {capture.route or UNMATCHED}")
+            name = f"{profile.method} {capture.route or UNMATCHED}"
+            profile.name = name if name in self._names else self._bounded(name)
         parent, reading = capture.parent, capture.close()
-        self._count(profile, reading)
-        self._detect(capture, profile, reading)
-        profile.fetch_ms = reading.fetch_ms
+        if reading is not NOTHING or self._wants_rows:  # our own detectors ask about queries only
+            self._count(profile, reading)
+            self._detect(capture, profile, reading)
+            profile.fetch_ms = reading.fetch_ms
         if self._wants_rows or profile.kind != "request":
             profile.queries = reading.queries(capture)
             profile.transactions = reading.transactions(end_ns)
             profile.by_verb, profile.by_table = reading.by_verb_and_table()
-        profile.truncated = truncated or (capture.detailed and bool(profile.folded))
+        profile.truncated = truncated or (bool(profile.folded) and capture.detailed)
         profile.own_ms = (capture.own_ns + perf_counter_ns() - end_ns) / 1e6
-        self._emit(capture, profile)
+        self.rolling(profile)
+        if self.sinks:
+            self._emit(capture, profile)
         if parent is not None:
             parent.own_ns += capture.own_ns + perf_counter_ns() - end_ns
         elif capture.watcher is not None:
@@ -313,13 +314,10 @@ class Pipeline:
             self.guard.observe(capture, profile, capture.own_ns + capture.headers_ns + now_ns - end_ns, now_ns)
 
     def _emit(self, capture: Capture, profile: Profile) -> None:
-        """Stats see every profile; the other sinks those that sampling kept, and all slow or failed ones.
+        """Stats have seen every profile; the other sinks those that sampling kept, and all slow or failed ones.
 
         What was shed of a profile is missing from it, and the profile is handed over all the same.
         """
-        self.rolling(profile)
-        if not self.sinks:
-            return
         unusual = is_unusual(profile, self.settings.slow_request_ms)
         if unusual:
             profile.weight = 1.0
@@ -339,8 +337,7 @@ class Pipeline:
             fault(f"sink {getattr(sink, '__name__', type(sink).__name__)}", error)
 
     def _bounded(self, name: str) -> str:
-        if name in self._names:
-            return name
+        """A name that is new, while there is room for it."""
         if len(self._names) >= self.settings.max_routes:
             return OTHER
         self._names.add(name)

@@ -50,8 +50,8 @@ class PerfMiddleware:
         pipeline, outer = self.pipeline, environ.get(_MARK)
         if pipeline is None or (outer is not None and outer.open):
             return self.app(environ, start_response)
-        method = environ.get("REQUEST_METHOD", "")
-        capture = pipeline.begin("request", method=method, headers_in=_ids(environ))
+        headers_in = None if environ.keys().isdisjoint(_IDS) else _ids(environ)  # most requests have none
+        capture = pipeline.begin("request", method=environ.get("REQUEST_METHOD", ""), headers_in=headers_in)
         if capture is None:
             return self.app(environ, start_response)
         environ[_MARK] = capture
@@ -83,11 +83,14 @@ class _Request:
 
     def run(self, app: WSGIApp) -> Iterable[bytes]:
         """Call the application and pass its body on, finishing now if it is complete."""
-        self._watch_file_wrapper()
+        wrapper = self._environ.get("wsgi.file_wrapper")
+        if wrapper is not None and not isinstance(wrapper, type):
+            self._watch(wrapper)
         token = current.set(self._capture)
         try:
             body = app(self._environ, self._start_response)
-            complete, is_file = isinstance(body, (list, tuple)), self._is_file(body)
+            complete = isinstance(body, (list, tuple))
+            is_file = not complete and self._is_file(body)
             if complete or is_file:
                 self.send_headers()
         except BaseException as error:
@@ -96,7 +99,7 @@ class _Request:
         finally:
             current.reset(token)
         if complete:
-            self.finish(None)
+            self._pipeline.finish(self._capture, status=self._status)
         elif is_file:
             self._finish_on_close(body)
         else:
@@ -149,11 +152,8 @@ class _Request:
         assert self._started is not None, "the server's start_response gave no write()"
         return self._started(data)
 
-    def _watch_file_wrapper(self) -> None:
+    def _watch(self, wrapper: Callable[..., Any]) -> None:
         """Where the server's file wrapper is a function, note what it returns: only identity tells such a body."""
-        wrapper = self._environ.get("wsgi.file_wrapper")
-        if wrapper is None or isinstance(wrapper, type):
-            return
 
         def file_wrapper(*args: Any) -> Any:
             self._file = wrapper(*args)
@@ -235,10 +235,8 @@ class _Body:
             self._request.abandon()
 
 
-def _ids(environ: dict[str, Any]) -> dict[str, str] | None:
-    """The request's own ids by header name; most requests have none."""
-    if environ.keys().isdisjoint(_IDS):
-        return None
+def _ids(environ: dict[str, Any]) -> dict[str, str]:
+    """The request's own ids by header name."""
     return {name: environ[key] for key, name in _IDS.items() if key in environ}
 
 

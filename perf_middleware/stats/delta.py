@@ -45,7 +45,7 @@ def delta(profile: Profile) -> Delta:
         profile.db_ms,
         profile.error is not None or (profile.status or 0) >= SERVER_ERROR,
         profile.query_count,
-        _groups(profile),
+        _groups(profile) if profile.query_count or profile.queries else {},
         profile.findings,
     )
 
