@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import perf_middleware
-from perf_middleware.detectors.severity import TABLE, severity
-from perf_middleware.record import SEVERITIES
+from perf_middleware.detectors.severity import TABLE, severity, severity_in
+from perf_middleware.record import SEVERITIES, Profile
 
 DOCS = Path(perf_middleware.__file__).parents[1] / "docs" / "findings.md"
 LEVELS = list(SEVERITIES)
@@ -66,3 +67,11 @@ def test_the_table_in_the_docs_is_the_table_in_the_code():
     rows = re.findall(r"^\| (\w+) \| ([\d.]+) \| (\d+) \| ([\d.]+) \|$", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
     documented = [(level, float(time_ms), int(count), float(share)) for level, time_ms, count, share in rows]
     assert documented == [*TABLE, ("low", 0, 0, 0)]
+
+
+def test_the_short_way_to_low_never_hides_a_level_of_the_table():
+    times_ms = sorted({time_ms + step for _, time_ms, _, _ in TABLE for step in (-0.1, 0, 0.1)})
+    counts = sorted({count + step for _, _, count, _ in TABLE for step in (-1, 0, 1)})
+    profile = Profile(duration_ms=20)
+    for time_ms, count in product(times_ms, counts):
+        assert severity_in(profile, time_ms, count) == severity(time_ms, count, time_ms / 20)

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from perf_middleware.record import Folded
+from perf_middleware.detectors import analyze
+from perf_middleware.record import Folded, Profile, Query
 
 REPORT = "SELECT kind, COUNT(*) FROM events WHERE payload LIKE ? AND at > ? GROUP BY kind"
 
@@ -87,3 +88,9 @@ def test_a_threshold_of_its_own(scenario):
 def scenario_fingerprint(scenario):
     [finding] = found(scenario)
     return finding.fingerprint
+
+
+def test_a_sum_that_nobody_recorded_hides_no_slow_query():
+    query = Query(fingerprint="SELECT a FROM b WHERE c = ?", duration_ms=700, system="mysql")
+    assert [finding.kind for finding in analyze(Profile(queries=[query]))] == ["slow_query"]
+    assert [finding.kind for finding in analyze(Profile(queries=[query], db_sum_ms=700.0))] == ["slow_query"]
