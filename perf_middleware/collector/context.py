@@ -182,18 +182,21 @@ class Capture(msgspec.Struct, weakref=True, eq=False):
 
     def read(self) -> Reading:
         """What the facts noted so far say; cheap when nothing was added since the last time."""
-        if self.facts:
-            self._absorb(self.facts)
-        return self.reading or NOTHING
+        return self._read(self.facts)
 
     def close(self) -> Reading:
         """Empty the slot and read for the last time; who still holds the slot holds nothing more."""
         facts, self.facts = self.facts, None
         self.profile = self.parent = self.text = self.direct = self.lean = None
-        if facts:
+        reading = self._read(facts)
+        self.reading = None
+        return reading
+
+    def _read(self, facts: Facts | None) -> Reading:
+        reading = self.reading
+        if facts and (reading is None or reading.read_until != len(facts)):
             self._absorb(facts)
-        reading, self.reading = self.reading, None
-        return reading or NOTHING
+        return self.reading or NOTHING
 
     def _absorb(self, facts: Facts) -> None:
         """Read the rows to keep, and fold those beyond them into counters. Facts may be added meanwhile."""
