@@ -32,8 +32,8 @@ _TIMED_ONLY = ("silk-orm", "toolbar-orm")
 #: Whose memory may not grow.
 _REMEMBERED = ("ours", "ours-sample-0", "ours-texts", "ours-disabled")
 
-ROUNDS, QUICK_ROUNDS = 9, 3
-IMPORT_ROUNDS = 11
+ROUNDS, QUICK_ROUNDS = 5, 3
+IMPORT_ROUNDS = 7
 MEMORY_REQUESTS = 20_000
 
 
