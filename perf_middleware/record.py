@@ -197,6 +197,10 @@ class Runs(Protocol):
         """As `Query.error`."""
         ...
 
+    def varied(self, least: int) -> bool:
+        """Whether all their values are known, and at least so many differ; False may also mean that it was not seen."""
+        ...
+
     def values(self) -> list[Hashable]:
         """Stands for their values: equal where those are equal, None where they are unknown."""
         ...
@@ -266,6 +270,10 @@ class QueryRuns:
     def errors(self) -> list[str | None]:
         """Class and code of those that failed."""
         return [query.error for query in self._queries]
+
+    def varied(self, least: int) -> bool:  # noqa: ARG002 - as in `Runs`
+        """Not seen without looking at all of them."""
+        return False
 
     def values(self) -> list[Hashable]:
         """Tokens of their values."""

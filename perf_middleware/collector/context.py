@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 import msgspec
 from msgspec import field
 
-from perf_middleware.collector.rows import END_NS, EXTRA, WIDTH, Reading
+from perf_middleware.collector.rows import END_NS, EXTRA, TOKEN, WIDTH, Reading
 from perf_middleware.record import Profile
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Capture(msgspec.Struct, weakref=True, eq=False):
         capture_sql: Characters of the text to keep.
         parent: Of the profile around this one.
         owner: What finishes this profile; blocks inside it report there too.
-        plain: No row so far has an `Extra`: none failed, and each was one statement.
+        plain: No row so far has an `Extra` or lacks a token: none failed, each was one statement of known values.
         detected: How many queries the findings cover; None before they were looked for.
         loop_thread: Identity of the event loop's thread, where there is one; queries on it are blocking.
         first_byte_ns: When the response began.
@@ -142,7 +142,7 @@ class Capture(msgspec.Struct, weakref=True, eq=False):
         if facts is None:
             self.late()
             return
-        if row[EXTRA] is not None:
+        if row[EXTRA] is not None or row[TOKEN] is None:
             self.plain = False
         facts += row
         if len(facts) >= self.check_at:

@@ -47,7 +47,7 @@ def note_query(  # noqa: PLR0917 - a row's facts, in its order; keywords would c
     if capture.loop_thread is not None and capture.loop_thread == get_ident():
         extra = extra or Extra()
         extra.blocking = True
-    if extra is not None:
+    if extra is not None or token is None:
         capture.plain = False
     row: Row = (query, start_ns, end_ns, end_ns - start_ns, target, token, code, lasti, rows, inside, extra)
     facts += row

@@ -39,6 +39,9 @@ MAX_ROWS: Final = 2**63 - 1
 #: Makes tokens of parameters meaningless outside this process.
 _SECRET: Final = os.urandom(16)
 
+#: Tokens looked at to see whether values vary.
+_FEW: Final = 16
+
 #: A recorded call is running that may send several statements, which are counted.
 COUNTING: Final = 2
 
@@ -202,6 +205,10 @@ class Noted(msgspec.Struct, eq=False):
     def errors(self) -> list[str | None]:
         """As in `Runs`."""
         return [None if extra is None else extra.error for extra in self._column(EXTRA)]
+
+    def varied(self, least: int) -> bool:
+        """As in `Runs`: tokens that differ are of values that differ; the first few tell of a loop."""
+        return self.reading.plain and len(set(self._column(TOKEN)[:_FEW])) >= least
 
     def values(self) -> list[Hashable]:
         """As in `Runs`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from perf_middleware.detectors.repeats import Repeat, at, finding_id, most_common, repeats, table
+from perf_middleware.detectors.repeats import VARIED, Repeat, at, finding_id, most_common, repeats, table
 from perf_middleware.detectors.severity import severity_in
 from perf_middleware.record import Finding
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DEFAULT: Final = 5
 
 #: With more different values it is a loop over them: `n_plus_one`.
-MAX_VALUES: Final = 2
+MAX_VALUES: Final = VARIED - 1
 
 
 def detect(profile: Profile, threshold: float) -> Sequence[Finding]:

@@ -17,7 +17,7 @@ import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from perf_middleware.detectors.repeats import Repeat, at, finding_id, most_common, repeats, table
+from perf_middleware.detectors.repeats import VARIED, Repeat, at, finding_id, most_common, repeats, table
 from perf_middleware.detectors.severity import severity_in
 from perf_middleware.detectors.shape import Shape, conditions, shape
 from perf_middleware.record import Confidence, Finding
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
 #: Runs of one statement in one profile.
 DEFAULT: Final = 5
-
-#: With fewer different values it is the same question again: `duplicate_query`.
-MIN_VALUES: Final = 3
 
 #: From this many values per list (or rows per page) on, a statement is a batch.
 BULK_SIZE: Final = 20
@@ -71,11 +68,11 @@ def detect(profile: Profile, threshold: float) -> Sequence[Finding]:
 
 def _confidence(repeat: Repeat, threshold: float) -> Confidence | None:
     """How sure it is that the values vary; None when they do not, or when it is polling."""
-    if repeat.different >= MIN_VALUES:
+    if repeat.different >= VARIED:
         return "high"
     if not repeat.unknown:
         return None
-    if len(set(repeat.runs.list_sizes())) >= MIN_VALUES:
+    if len(set(repeat.runs.list_sizes())) >= VARIED:
         return "high"  # lists of different length are different values
     if repeat.most_alike >= threshold and repeat.most_alike > repeat.unknown:
         return None
@@ -87,7 +84,7 @@ def _confidence(repeat: Repeat, threshold: float) -> Confidence | None:
 def _is_polling(repeat: Repeat) -> bool:
     """Nothing between the runs but regular pauses."""
     evidence = repeat.runs.indices()
-    if len(evidence) < MIN_VALUES or evidence[-1] - evidence[0] != len(evidence) - 1:
+    if len(evidence) < VARIED or evidence[-1] - evidence[0] != len(evidence) - 1:
         return False
     starts_ms, durations_ms = repeat.runs.starts_ms(), repeat.runs.durations_ms()
     pauses = [

@@ -63,6 +63,10 @@ _SERVICE_VERBS: Final = words("""
 _READS: Final = words("SELECT WITH VALUES TABLE")
 
 
+#: With so many different values it is a loop over them, however many more there are.
+VARIED: Final = 3
+
+
 class Repeat:
     """One read on one database that ran several times: its successful runs, in order, and what they have in common.
 
@@ -70,35 +74,43 @@ class Repeat:
         statement: As parsed from the fingerprint.
         shape: What it asks for.
         runs: Those that are kept; the columns of all of them follow one order.
-        values: For each of them what stands for its values.
         count: Runs, with those folded into counters.
-        different: How many different values were asked for, among those known.
+        different: How many different values were asked for, among those known; `VARIED` stands for as many or more.
         unknown: Runs whose values are not known, folded ones among them.
 
     """
 
-    __slots__ = ("_beyond", "count", "different", "runs", "shape", "statement", "unknown", "values")
+    __slots__ = ("_beyond", "_values", "count", "different", "runs", "shape", "statement", "unknown")
 
     def __init__(self, statement: Statement, shape: Shape, runs: Runs | Picked, beyond: Folded | None) -> None:
         self.statement = statement
         self.shape = shape
         self.runs = runs
         self.unknown = 0
-        values = runs.values()
-        different = set(values)
-        if None in different:
-            if "?" in statement.fingerprint:
+        self._values: list[Hashable] | None = None
+        if runs.varied(VARIED):
+            self.count, self.different = runs.totals()[0], VARIED
+        else:
+            different = set(self.values)
+            if None in different:
                 different.discard(None)
-                self.unknown = values.count(None)
-            else:  # a text without any value has one: itself
-                values = ["" if value is None else value for value in values]
-        self.values = values
-        self.count = len(values)
-        self.different = len(different)
+                self.unknown = self.values.count(None)
+            self.count, self.different = len(self.values), len(different)
         self._beyond = beyond
         if beyond is not None:
             self.count += beyond.count - beyond.errors
             self.unknown += beyond.count - beyond.errors
+
+    @property
+    def values(self) -> list[Hashable]:
+        """For each run what stands for its values; None where they are unknown."""
+        if self._values is None:
+            self._values = self.runs.values()
+            if (
+                None in self._values and "?" not in self.statement.fingerprint
+            ):  # a text without any value has one: itself
+                self._values = ["" if value is None else value for value in self._values]
+        return self._values
 
     @property
     def most_alike(self) -> int:
@@ -149,6 +161,10 @@ class Picked:
     def durations_ms(self) -> list[float]:
         """Time inside execute."""
         return self._pick(self._runs.durations_ms())
+
+    def varied(self, least: int) -> bool:  # noqa: ARG002 - as in `Runs`
+        """Not seen without looking at all of them."""
+        return False
 
     def values(self) -> list[Hashable]:
         """What stands for their values."""
