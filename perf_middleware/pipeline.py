@@ -238,7 +238,7 @@ class Pipeline:
             profile.trace_id, profile.span_id = headers.traceparent(headers_in.get("traceparent"))
             given = headers.client_id(headers_in.get("x-perf-id")) or headers.client_id(headers_in.get("x-request-id"))
             profile.id = given or profile.id
-        if kind != "request" or self._wants_rows:
+        if kind != "request" or self.sinks or self._wants_rows:
             profile.started_at = _rfc3339(time.time())
         if around is not None:
             profile.parent_id = around.id

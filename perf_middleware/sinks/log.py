@@ -7,10 +7,14 @@ none, it is one JSON object a line on stderr. `log.schema.json` beside this file
 from __future__ import annotations
 
 import sys
+from operator import attrgetter, is_
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perf_middleware.record import SEVERITIES, Finding, Profile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 #: Keys as OpenTelemetry's semantic conventions (v1.44) name them, where they have a name.
 OTEL_NAMES = {
@@ -45,10 +49,12 @@ _FIELDS = (
     "shed",
 )
 
+_values = attrgetter(*_FIELDS)
+
 _SERVER_ERROR = 500
 
 #: The event's level by the worst finding; what failed is an error whatever was found.
-LEVELS = {None: "info", "low": "info", "medium": "warning", "high": "warning", "critical": "error"}
+LEVELS = {"low": "info", "medium": "warning", "high": "warning", "critical": "error"}
 
 
 class _Stderr:
@@ -65,7 +71,7 @@ class Log:
     """Writes the event of each profile; healthy ones are thinned to `sample_rate`, with `weight` saying so."""
 
     def __init__(self, *, names: str = "perf", sample_rate: float = 1.0, slow_ms: float = 1000.0) -> None:
-        self.names = OTEL_NAMES if names == "otel" else {}
+        self._keys = [OTEL_NAMES.get(field, field) for field in _FIELDS] if names == "otel" else _FIELDS
         self.sample_rate = sample_rate
         self.slow_ms = slow_ms
         self._chance = Random()  # noqa: S311 - our own generator: the application's sequence stays its own
@@ -78,7 +84,9 @@ class Log:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(),
         ]
-        self._default = structlog.wrap_logger(_Stderr(), processors=processors)
+        self._default = structlog.wrap_logger(_Stderr(), processors=processors).bind()
+        #: The application's logger, and the values of the configuration it was made for: none is like the first.
+        self._made: tuple[Any, Iterable[Any]] = None, (None,)
 
     def __call__(self, profile: Profile) -> None:
         """Log one profile, on the thread of the request, so that its contextvars are there."""
@@ -87,7 +95,7 @@ class Log:
             if self._chance.random() >= self.sample_rate:
                 return
             weight /= self.sample_rate
-        fields = {self.names.get(key, key): value for key, value in describe(profile, weight).items()}
+        fields = describe(profile, weight, self._keys)
         log = getattr(self._logger(), _level(profile))
         try:
             log(f"perf.{profile.kind}", **fields)
@@ -98,8 +106,18 @@ class Log:
             log(f"perf.{profile.kind}", **fields)
 
     def _logger(self) -> Any:
+        """As the application configured it last; bound once where it asks for that, as its own loggers are then."""
         structlog = self._structlog
-        return structlog.get_logger() if structlog.is_configured() else self._default
+        if not structlog.is_configured():
+            return self._default
+        config = structlog.get_config()
+        logger, values = self._made
+        if not all(map(is_, config.values(), values)):
+            logger = structlog.get_logger()
+            if config["cache_logger_on_first_use"] is True:
+                logger = logger.bind()
+            self._made = logger, list(config.values())
+        return logger
 
 
 def is_unusual(profile: Profile, slow_ms: float) -> bool:
@@ -107,21 +125,17 @@ def is_unusual(profile: Profile, slow_ms: float) -> bool:
     return profile.duration_ms >= slow_ms or _failed(profile)
 
 
-def describe(profile: Profile, weight: float) -> dict[str, Any]:
-    """The event's flat keys: as in the record; those that are unknown are absent."""
-    fields: dict[str, Any] = {}
-    for key in _FIELDS:
-        value = getattr(profile, key)
-        if value is not None:
-            fields[key] = value
+def describe(profile: Profile, weight: float, keys: Sequence[str] = _FIELDS) -> dict[str, Any]:
+    """The event's flat keys: as in the record, or by other names; those that are unknown are absent."""
+    fields = {key: value for key, value in zip(keys, _values(profile), strict=True) if value is not None}
     fields["weight"] = weight
     fields["truncated"] = profile.truncated
     fields["finding_count"] = len(profile.findings)
     if profile.findings:
         fields["severity"] = worst(profile.findings)
         fields["findings"] = [_summary(finding) for finding in profile.findings]
-    for name, value in profile.written_tags().items():
-        fields[f"tag_{name}"] = value
+    if profile.tags:
+        fields.update({f"tag_{name}": value for name, value in profile.written_tags().items()})
     return fields
 
 
@@ -143,4 +157,4 @@ def _failed(profile: Profile) -> bool:
 def _level(profile: Profile) -> str:
     if _failed(profile):
         return "error"
-    return LEVELS[worst(profile.findings) if profile.findings else None]
+    return LEVELS[worst(profile.findings)] if profile.findings else "info"

@@ -149,6 +149,47 @@ def test_the_applications_own_random_sequence_is_not_disturbed(stderr):
     assert random.random() == expected
 
 
+@pytest.mark.parametrize("cached", [False, True])
+def test_what_the_application_configures_after_our_first_line_is_honoured(stderr, cached):
+    def into(events):
+        def keep(logger, method, event):
+            events.append(event["event"])
+            raise structlog.DropEvent
+
+        return keep
+
+    log, first, second = Log(), [], []
+    log(done())
+    structlog.configure(processors=[into(first)], cache_logger_on_first_use=cached)
+    log(done())
+    log(done())
+    structlog.configure(processors=[into(second)])
+    log(done())
+    with structlog.testing.capture_logs() as captured:
+        log(done())
+    structlog.reset_defaults()
+    log(done())
+    assert (len(first), len(second), len(captured), len(lines(stderr))) == (2, 1, 1, 2)
+
+
+def test_a_logger_is_not_kept_unless_the_application_asks_for_that():
+    made = []
+
+    def factory(*args):
+        made.append(args)
+        return structlog.ReturnLogger()
+
+    log = Log()
+    structlog.configure(logger_factory=factory, processors=[structlog.processors.JSONRenderer()])
+    log(done())
+    log(done())
+    assert len(made) == 2
+    structlog.configure(cache_logger_on_first_use=True)
+    log(done())
+    log(done())
+    assert len(made) == 3
+
+
 def test_texts_of_tags_are_not_written(stderr):
     tagged = done()
     tagged.set("items", 12)
@@ -172,6 +213,14 @@ def test_unconfigured_it_is_one_json_object_a_line_on_stderr(profiled, stderr):
     assert (first["trace_id"], first["span_id"]) == ("a" * 32, "b" * 16)
     assert "trace_id" not in second
     assert first["id"] != second["id"]
+
+
+def test_by_default_a_request_validates_with_no_other_sink_asking(stderr):
+    door = PerfMiddleware(answer("200 OK"))
+    serve(door)
+    door.close()
+    (line,) = lines(stderr)
+    assert line["event"] == "perf.request"
 
 
 def test_the_stream_of_the_moment_is_written_to(monkeypatch):
