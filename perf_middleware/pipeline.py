@@ -41,11 +41,6 @@ OTHER = "(other)"
 _chance = Random()  # noqa: S311
 os.register_at_fork(after_in_child=_chance.seed)
 
-#: Identifiers, made many at a time. A child of a fork makes its own.
-_ids: list[str] = []
-os.register_at_fork(after_in_child=_ids.clear)
-_IDS_AT_A_TIME = 256
-
 #: What `configure` made last, in a tuple: None within it when that was switched off.
 _chosen: tuple[Pipeline | None] | None = None
 _choosing = threading.Lock()
@@ -226,7 +221,7 @@ class Pipeline:
             shed, sampled, weight = around.shed, True, around.weight
             detailed, callers = parent.detailed, callers and parent.callers
         profile = Profile(
-            id=_new_id(),
+            id="%016x" % _chance.getrandbits(64),  # noqa: UP031 - the quickest
             kind=kind,
             name=name,
             service=settings.service,
@@ -278,7 +273,9 @@ class Pipeline:
         except Exception as error:  # noqa: BLE001 - what was measured is still told
             fault("analyze", error)
 
-    def _finish(self, capture: Capture, status: int | None, error: BaseException | None, *, truncated: bool) -> None:
+    def _finish(  # noqa: C901 - each part would be a call more of every request
+        self, capture: Capture, status: int | None, error: BaseException | None, *, truncated: bool
+    ) -> None:
         profile = capture.profile
         if profile is None:
             return
@@ -286,12 +283,15 @@ class Pipeline:
         profile.duration_ms = ((capture.last_byte_ns or end_ns) - capture.start_ns) / 1e6
         if capture.first_byte_ns is not None:
             profile.first_byte_ms = (capture.first_byte_ns - capture.start_ns) / 1e6
-        profile.status = status if status is not None else profile.status
+        if status is not None and status != profile.status:
+            profile.status = status
         if error is not None:
             profile.error = type(error).__name__
         if profile.kind == "request":
-            profile.route = capture.route
-            name = f"{profile.method} {capture.route or UNMATCHED}"
+            route = capture.route
+            if route is not None:
+                profile.route = route
+            name = f"{profile.method} {route or UNMATCHED}"
             profile.name = name if name in self._names else self._bounded(name)
         parent, reading = capture.parent, capture.close()
         if reading is not NOTHING or self._wants_rows:  # our own detectors ask about queries only
@@ -302,7 +302,8 @@ class Pipeline:
             profile.queries = reading.queries(capture)
             profile.transactions = reading.transactions(end_ns)
             profile.by_verb, profile.by_table = reading.by_verb_and_table()
-        profile.truncated = truncated or (bool(profile.folded) and capture.detailed)
+        if truncated or (profile.folded and capture.keep):
+            profile.truncated = True
         profile.own_ms = (capture.own_ns + perf_counter_ns() - end_ns) / 1e6
         self.rolling(profile)
         if self.sinks:
@@ -359,16 +360,6 @@ _pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()
 def _finish_all_abandoned() -> None:
     for pipeline in list(_pipelines):
         pipeline.finish_abandoned()
-
-
-def _new_id() -> str:
-    """16 hex digits."""
-    try:
-        return _ids.pop()
-    except IndexError:
-        digits = _chance.randbytes(8 * _IDS_AT_A_TIME).hex()
-        _ids.extend([digits[at : at + 16] for at in range(16, len(digits), 16)])
-        return digits[:16]
 
 
 def _rfc3339(at_s: float) -> str:

@@ -187,9 +187,12 @@ class Capture(msgspec.Struct, weakref=True, eq=False):
     def close(self) -> Reading:
         """Empty the slot and read for the last time; who still holds the slot holds nothing more."""
         facts, self.facts = self.facts, None
-        self.profile = self.parent = self.text = self.direct = self.lean = None
+        self.profile = self.direct = self.lean = None
         reading = self._read(facts)
-        self.reading = None
+        if reading is not NOTHING:
+            self.reading = self.text = None
+        if self.parent is not None:
+            self.parent = None
         return reading
 
     def _read(self, facts: Facts | None) -> Reading:
