@@ -162,6 +162,9 @@ def test_what_the_application_configures_after_our_first_line_is_honoured(stderr
     log(done())
     structlog.configure(processors=[into(first)], cache_logger_on_first_use=cached)
     log(done())
+    structlog.configure(processors=[*structlog.get_config()["processors"]])  # an equal list, and a new one
+    log(done())
+    structlog.get_config()["processors"].insert(0, lambda *given: given[2] | {"event": "changed in place"})
     log(done())
     structlog.configure(processors=[into(second)])
     log(done())
@@ -169,7 +172,8 @@ def test_what_the_application_configures_after_our_first_line_is_honoured(stderr
         log(done())
     structlog.reset_defaults()
     log(done())
-    assert (len(first), len(second), len(captured), len(lines(stderr))) == (2, 1, 1, 2)
+    assert first == ["perf.request", "perf.request", "changed in place"]
+    assert (len(second), len(captured), len(lines(stderr))) == (1, 1, 2)
 
 
 def test_a_logger_is_not_kept_unless_the_application_asks_for_that():
