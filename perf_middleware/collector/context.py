@@ -187,7 +187,11 @@ class Capture(msgspec.Struct, weakref=True, eq=False):
     def close(self) -> Reading:
         """Empty the slot and read for the last time; who still holds the slot holds nothing more."""
         facts, self.facts = self.facts, None
-        self.profile = self.direct = self.lean = None
+        self.profile = None
+        if self.direct is not None:
+            self.direct = None
+        else:
+            self.lean = None
         reading = self._read(facts)
         if reading is not NOTHING:
             self.reading = self.text = None

@@ -101,9 +101,8 @@ def _execute(original: Any, get: Get) -> FunctionType:  # noqa: C901, PLR0915 - 
             if facts is None or rows == _STREAMING:
                 facts = capture.lean
                 if facts is not None and rows != _STREAMING and query is capture.text:
-                    value = hash(self._executed) if capture.keep else None
-                    duration_ns = end_ns - start_ns
-                    facts += (query, start_ns, end_ns, duration_ns, target, value, None, 0, rows, inside, None)
+                    sent = hash(self._executed) if capture.keep else None
+                    facts += (query, start_ns, end_ns, end_ns - start_ns, target, sent, None, 0, rows, inside, None)
                     if len(facts) >= capture.check_at:
                         capture.noted(facts)
                     return rows
@@ -121,9 +120,8 @@ def _execute(original: Any, get: Get) -> FunctionType:  # noqa: C901, PLR0915 - 
             else:
                 code, lasti = find_caller(2)
                 target.code = code
-            token = hash(self._executed)
-            duration_ns = end_ns - start_ns
-            facts += (query, start_ns, end_ns, duration_ns, target, token, code, lasti, rows, inside, None)
+            sent = hash(self._executed)
+            facts += (query, start_ns, end_ns, end_ns - start_ns, target, sent, code, lasti, rows, inside, None)
             if len(facts) >= capture.check_at:
                 capture.noted(facts)
         except Exception as error:  # noqa: BLE001 - a fault of ours is not the application's
