@@ -60,6 +60,10 @@ def render(profile: Profile, level: str, elapsed_ms: float) -> list[tuple[str, s
         timing = f'total;dur={total}, db;dur=0.0;desc="0 queries", app;dur={total}, perf;dur={own_ms:.3f}'
     if profile.shed is not None:
         timing += f';desc="{profile.shed} shed"'
+    if profile.fetch_ms:
+        timing += f", db-fetch;dur={profile.fetch_ms:.3f}"
+    if profile.wait_ms:
+        timing += f", db-wait;dur={profile.wait_ms:.3f}"
     pairs = [
         ("Server-Timing", timing),
         ("X-Perf-Id", profile.id),

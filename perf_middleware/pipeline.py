@@ -129,7 +129,7 @@ class Pipeline:
                 return []
             reading = capture.read()
             if reading is not NOTHING:
-                self._count(profile, reading)
+                self._count(profile, reading, capture)
             if level == "full" and (reading is not NOTHING or self._wants_rows):
                 profile.duration_ms = (now_ns - capture.start_ns) / 1e6  # until now: a finding's share of it counts
                 self._detect(capture, profile, reading)
@@ -253,10 +253,14 @@ class Pipeline:
         return capture
 
     @staticmethod
-    def _count(profile: Profile, reading: Reading) -> None:
+    def _count(profile: Profile, reading: Reading, capture: Capture) -> None:
         profile.query_count = reading.query_count
         profile.db_ms = reading.db_ns / 1e6
         profile.db_sum_ms = reading.db_sum_ns / 1e6
+        if not reading.plain:
+            profile.fetch_ms = reading.fetch_ms
+        if capture.waited_ns is not None:
+            profile.wait_ms = capture.waited_ns / 1e6
 
     def _detect(self, capture: Capture, profile: Profile, reading: Reading) -> None:
         """Look for findings; again only if queries were added."""
@@ -295,9 +299,8 @@ class Pipeline:
             profile.name = name if name in self._names else self._bounded(name)
         parent, reading = capture.parent, capture.close()
         if reading is not NOTHING or self._wants_rows:  # our own detectors ask about queries only
-            self._count(profile, reading)
+            self._count(profile, reading, capture)
             self._detect(capture, profile, reading)
-            profile.fetch_ms = reading.fetch_ms
         if self._wants_rows or profile.kind != "request":
             profile.queries = reading.queries(capture)
             profile.transactions = reading.transactions(end_ns)

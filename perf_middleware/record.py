@@ -47,6 +47,7 @@ class Query(msgspec.Struct, gc=False):
         db: Which database or connection target, without credentials.
         system: OpenTelemetry's `db.system.name`: mysql, mariadb, postgresql, sqlite, ...
         caller: First frame of the application, "shop/views.py:42 in order_list".
+        relation: What of the object-relational mapper's it loads, "Order.customer"; None where no layer told.
         error: Exception class and errno or SQLSTATE; never the driver's message.
         transaction: Ordinal into the profile's transactions.
         phase: "before" the first byte, while the body did "stream", or "background" after the last byte.
@@ -68,6 +69,7 @@ class Query(msgspec.Struct, gc=False):
     db: str | None = None
     system: str | None = None
     caller: str | None = None
+    relation: str | None = None
     error: str | None = None
     transaction: int | None = None
     phase: str = "before"
@@ -177,6 +179,11 @@ class Runs(Protocol):
         """Where the first of them came from."""
         ...
 
+    @property
+    def relation(self) -> str | None:
+        """As `Query.relation` of the first of them."""
+        ...
+
     def indices(self) -> list[int]:
         """Their places among the profile's queries."""
         ...
@@ -243,6 +250,7 @@ class QueryRuns:
         self._queries = [queries[index] for index in indices]
         first = self._queries[0] if indices else Query()
         self.fingerprint, self.db, self.system, self.caller = first.fingerprint, first.db, first.system, first.caller
+        self.relation = first.relation
 
     def totals(self) -> Totals:
         """As in `Runs`."""

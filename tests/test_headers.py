@@ -136,3 +136,9 @@ def test_the_applications_bytes_stay_as_they_are(theirs):
         *((b"x" + name, value) for name, value in theirs),
         *ours,
     ]
+
+
+def test_fetching_and_waiting_are_told_only_above_zero():
+    assert "db-fetch" not in render(Profile(query_count=1, fetch_ms=0.0, wait_ms=None), "timing", 1.0)[0][1]
+    timing = render(Profile(query_count=1, fetch_ms=0.25, wait_ms=3.5), "timing", 9.0)[0][1]
+    assert timing.endswith(", db-fetch;dur=0.250, db-wait;dur=3.500")

@@ -83,6 +83,8 @@ class Capture(msgspec.Struct, weakref=True, eq=False):
             end of noting it, where `noted` is called.
         check_at: From this many facts on `noted` wants to be called; with a parent always.
         full: From this many on they are folded.
+        waited_ns: Time spent waiting for connections out of pools; None where no pool told.
+        relations: What rows are known to load, by the places where their facts begin; None without any.
         text: The last one, once it was found to be worth keeping.
         direct: `facts`, while a hook may add whole rows to them by itself: nothing is around this profile, and no event
             loop is to be blocked. None otherwise, and where callers are not wanted, or no rows; these have
@@ -111,6 +113,8 @@ class Capture(msgspec.Struct, weakref=True, eq=False):
     watcher: Callable[[int], object] | None = None
     check_at: int = 0
     full: int = 0
+    waited_ns: int | None = None
+    relations: dict[int, str] | None = None
     text: str | None = None
     direct: Facts | None = None
     lean: Facts | None = None
@@ -203,6 +207,8 @@ class Capture(msgspec.Struct, weakref=True, eq=False):
         reading = self.reading
         if facts and (reading is None or reading.read_until != len(facts)):
             self._absorb(facts)
+        if self.relations is not None and self.reading is not None:
+            self.reading.relations = self.relations
         return self.reading or NOTHING
 
     def _absorb(self, facts: Facts) -> None:

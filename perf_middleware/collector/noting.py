@@ -8,7 +8,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from perf_middleware.collector.caller import find_caller
-from perf_middleware.collector.rows import KEEP_TEXT_CHARS, Extra, Target
+from perf_middleware.collector.rows import KEEP_TEXT_CHARS, WAIT, WIDTH, Extra, Target
 from perf_middleware.sql import parse
 
 if TYPE_CHECKING:
@@ -53,6 +53,33 @@ def note_query(  # noqa: PLR0917 - a row's facts, in its order; keywords would c
     facts += row
     if len(facts) >= capture.check_at:
         capture.noted(facts, row)
+
+
+def note_wait(capture: Capture, target: Target, start_ns: int, end_ns: int) -> None:
+    """Note that somebody waited for this connection out of a pool, from `start_ns` to `end_ns` of `perf_counter_ns`.
+
+    The next query of the connection tells it as its `wait_ms`. For every checkout that a pool's hook times, also short
+    ones; the time it takes to open a connection is no wait where it can be told apart.
+    """
+    if not capture.open:
+        return
+    around: Capture | None = capture
+    while around is not None:
+        around.waited_ns = (around.waited_ns or 0) + end_ns - start_ns
+        around = around.parent
+    capture.note((WAIT, start_ns, end_ns, end_ns - start_ns, target, 0, None, 0, None, None, None))
+
+
+def note_relation(capture: Capture, relation: str) -> None:
+    """Have the query that was noted last known as what loads `relation`, such as "Order.customer"."""
+    around: Capture | None = capture
+    while around is not None:
+        facts = around.facts
+        if facts and len(facts) <= around.keep * WIDTH:
+            if around.relations is None:
+                around.relations = {}
+            around.relations[len(facts) - WIDTH] = relation
+        around = around.parent
 
 
 def counted(sets: Iterable[Any]) -> tuple[Iterator[Any], Callable[[], int]]:

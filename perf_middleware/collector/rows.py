@@ -42,6 +42,9 @@ _SECRET: Final = os.urandom(16)
 #: Tokens looked at to see whether values vary.
 _FEW: Final = 16
 
+#: The text of a row that is a wait for a connection out of a pool.
+WAIT: Final = Statement("", "", (), control=True, transaction="", list_size=None, placeholders=False, literals=None)
+
 #: A recorded call is running that may send several statements, which are counted.
 COUNTING: Final = 2
 
@@ -177,6 +180,12 @@ class Noted(msgspec.Struct, eq=False):
         facts, begin = self.facts, self.begin
         return describe(facts[begin + CODE], facts[begin + LASTI])
 
+    @property
+    def relation(self) -> str | None:
+        """As in `Runs`."""
+        relations = self.reading.relations
+        return None if relations is None else relations.get(self.begin)
+
     def indices(self) -> list[int]:
         """As in `Runs`: their places among the queries of the profile."""
         if self.offsets is None:
@@ -271,6 +280,7 @@ class Reading(msgspec.Struct, eq=False):
         ordinals: For each row that was followed, which transaction it is in.
         begun: The transactions.
         open: Those that are open, by session.
+        relations: As on the capture.
 
     """
 
@@ -292,6 +302,7 @@ class Reading(msgspec.Struct, eq=False):
     ordinals: list[int | None] = []
     begun: list[Transaction] = []
     open: dict[object, int] = {}
+    relations: dict[int, str] | None = None
 
     def add(self, end: int) -> None:
         """Take in the facts up to the place `end`, of rows to keep."""
@@ -345,10 +356,19 @@ class Reading(msgspec.Struct, eq=False):
         """The rows kept, as a record has them."""
         self._follow([])
         queries = []
+        waited_ns: dict[object, int] = {}
         for row, ordinal in zip(_rows_of(self.facts[: self.read_until]), self.ordinals, strict=True):
-            statement = _statement(row[TEXT], row[TARGET].system)
-            if not statement.control:
-                queries.append(self._query(row, statement, ordinal, capture))
+            statement, session = _statement(row[TEXT], row[TARGET].system), row[TARGET].session
+            if statement is WAIT:
+                waited_ns[session] = waited_ns.get(session, 0) + row[DURATION_NS]
+            elif not statement.control:
+                query = self._query(row, statement, ordinal, capture)
+                if session in waited_ns:
+                    query.wait_ms = waited_ns.pop(session) // 1000 / 1000
+                queries.append(query)
+        for place, relation in (self.relations or {}).items():
+            if place < self.read_until:
+                queries[self.places([place])[0]].relation = relation
         return queries
 
     def transactions(self, end_ns: int) -> list[Transaction]:
@@ -515,6 +535,8 @@ class Reading(msgspec.Struct, eq=False):
     def _transaction(self, row: Row, statement: Statement) -> int | None:
         """Follow the row's connection in and out of transactions; its ordinal if it is inside one."""
         _, start_ns, end_ns, duration_ns, target, _, _, _, _, inside, extra = row
+        if statement is WAIT:
+            return None
         verb, failed = statement.transaction, extra is not None and extra.error is not None
         ordinal = self.open.get(target.session)
         if ordinal is not None and verb == "begin" and not failed:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perf_middleware.collector.context import Capture
+from perf_middleware.collector.noting import note_query, note_relation, note_wait
 from perf_middleware.collector.parameters import MAX_BYTES, params_token
 from perf_middleware.collector.rows import Extra, Target
 from perf_middleware.record import Profile
@@ -188,3 +189,84 @@ def test_without_a_status_the_tables_tell_whether_autocommit_off_began_one():
     reading = note_all([("SELECT 1", 0, 1, None), ("SELECT a FROM t", 1, 2, None), ("COMMIT", 2, 3)])
     assert [query.transaction for query in reading.queries] == [None, 0]
     assert outcomes(reading) == ["commit"]
+
+
+# ------------------------------------------------------------------------------------------------ waits and relations
+
+
+def note(slot, text, start_ns, end_ns, target=TARGET):
+    note_query(slot, target, text, 0, start_ns, end_ns, None, 0, None)
+
+
+def test_a_wait_is_no_query_and_none_of_its_time_is_the_databases():
+    slot = Capture(Profile(), keep=2000, callers=False, start_ns=0)
+    note_wait(slot, TARGET, 0, 5 * MS)
+    note(slot, "SELECT 1", 5 * MS, 7 * MS)
+    reading = slot.close()
+    assert (reading.query_count, reading.db_ns, reading.db_sum_ns) == (1, 2 * MS, 2 * MS)
+    assert reading.transactions(0) == []
+    assert slot.waited_ns == 5 * MS
+
+
+def test_a_wait_is_told_by_the_next_query_of_its_connection():
+    other = Target("mysql", "y")
+    slot = Capture(Profile(), keep=2000, callers=False, start_ns=0)
+    note_wait(slot, other, 0, 5 * MS)
+    note(slot, "SELECT 1", 5 * MS, 7 * MS)
+    note(slot, "SELECT 2", 7 * MS, 8 * MS, other)
+    note(slot, "SELECT 3", 8 * MS, 9 * MS, other)
+    assert [query.wait_ms for query in slot.close().queries(slot)] == [None, 5.0, None]
+
+
+def test_a_wait_without_a_query_is_counted_and_leaves_no_row():
+    slot = Capture(Profile(), keep=2000, callers=False, start_ns=0)
+    note_wait(slot, TARGET, 0, 5 * MS)
+    reading = slot.close()
+    assert (reading.query_count, reading.queries(slot), slot.waited_ns) == (0, [], 5 * MS)
+
+
+def test_waits_of_an_unsampled_profile_are_counted():
+    slot = Capture(Profile(), keep=0, callers=False, start_ns=0)
+    note_wait(slot, TARGET, 0, 5 * MS)
+    note(slot, "SELECT 1", 5 * MS, 7 * MS)
+    reading = slot.close()
+    assert (reading.query_count, reading.db_ns, slot.waited_ns) == (1, 2 * MS, 5 * MS)
+
+
+def test_a_wait_inside_a_block_is_its_requests_too():
+    outer = Capture(Profile(), keep=2000, callers=False, start_ns=0)
+    inner = Capture(Profile(), keep=2000, callers=False, start_ns=0, parent=outer)
+    note_wait(inner, TARGET, 0, 5 * MS)
+    note(inner, "SELECT 1", 5 * MS, 7 * MS)
+    inner.close()
+    assert (inner.waited_ns, outer.waited_ns) == (5 * MS, 5 * MS)
+    assert [query.wait_ms for query in outer.close().queries(outer)] == [5.0]
+
+
+def test_a_relation_is_of_the_query_noted_last_and_of_its_runs():
+    slot = Capture(Profile(), keep=2000, callers=False, start_ns=0)
+    note(slot, "BEGIN", 0, 1)
+    note(slot, "SELECT 1 FROM a", 1, 2)
+    note(slot, "SELECT 1 FROM b", 2, 3)
+    note_relation(slot, "Order.customer")
+    reading = slot.close()
+    assert [query.relation for query in reading.queries(slot)] == [None, "Order.customer"]
+    assert [runs.relation for runs in reading.runs.values()] == [None, "Order.customer"]
+
+
+def test_a_relation_of_a_query_beyond_those_kept_is_forgotten():
+    slot = Capture(Profile(), keep=1, callers=False, start_ns=0)
+    for number in range(3):
+        note(slot, "SELECT 1", number, number + 1)
+        note_relation(slot, f"Order.{number}")
+    assert [query.relation for query in slot.close().queries(slot)] == ["Order.0"]
+    assert slot.relations == {0: "Order.0"}
+
+
+def test_a_wait_and_a_relation_after_the_end_are_nobodys():
+    slot = Capture(Profile(), keep=2000, callers=False, start_ns=0)
+    note(slot, "SELECT 1", 0, 1)
+    slot.close()
+    note_wait(slot, TARGET, 0, 1)
+    note_relation(slot, "Order.customer")
+    assert (slot.waited_ns, slot.relations) == (None, None)
