@@ -71,7 +71,7 @@ class Meter:
 
     def __init__(self, frames_ns: float) -> None:
         self._frames_ns = self.query_ns = frames_ns
-        self.samples_ns: deque[int] = deque(maxlen=SAMPLES)
+        self.samples_ns: deque[float] = deque(maxlen=SAMPLES)
 
     def settle(self) -> None:
         """Work out the mean anew."""

@@ -255,8 +255,8 @@ class Pipeline:
     @staticmethod
     def _count(profile: Profile, reading: Reading, capture: Capture) -> None:
         profile.query_count = reading.query_count
-        profile.db_ms = reading.db_ns / 1e6
-        profile.db_sum_ms = reading.db_sum_ns / 1e6
+        profile.db_ms = reading.db_s * 1e3
+        profile.db_sum_ms = reading.db_sum_s * 1e3
         if not reading.plain:
             profile.fetch_ms = reading.fetch_ms
         if capture.waited_ns is not None:
@@ -303,7 +303,7 @@ class Pipeline:
             self._detect(capture, profile, reading)
         if self._wants_rows or profile.kind != "request":
             profile.queries = reading.queries(capture)
-            profile.transactions = reading.transactions(end_ns)
+            profile.transactions = reading.transactions(end_ns / 1e9)
             profile.by_verb, profile.by_table = reading.by_verb_and_table()
         if truncated or (profile.folded and capture.keep):
             profile.truncated = True

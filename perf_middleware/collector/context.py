@@ -10,20 +10,20 @@ from contextvars import ContextVar, copy_context
 from functools import partial
 from itertools import count
 from threading import Lock
-from time import perf_counter_ns
+from time import perf_counter, perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 import msgspec
 from msgspec import field
 
-from perf_middleware.collector.rows import END_NS, EXTRA, TOKEN, WIDTH, Reading
+from perf_middleware.collector.rows import CHECK_EVERY, END_S, EXTRA, TARGET, TOKEN, WIDTH, Reading
 from perf_middleware.record import Profile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor, Future
 
-    from perf_middleware.collector.rows import Facts, Row
+    from perf_middleware.collector.rows import Facts, Row, Target
     from perf_middleware.record import Shed
 
 P = ParamSpec("P")
@@ -85,10 +85,11 @@ class Capture(msgspec.Struct, weakref=True, eq=False):
         full: From this many on they are folded.
         waited_ns: Time spent waiting for connections out of pools; None where no pool told.
         relations: What rows are known to load, by the places where their facts begin; None without any.
-        text: The last one, once it was found to be worth keeping.
-        direct: `facts`, while a hook may add whole rows to them by itself: nothing is around this profile, and no event
-            loop is to be blocked. None otherwise, and where callers are not wanted, or no rows; these have
-        lean: instead.
+        direct: `facts`, while a hook may add whole rows to them by itself, and has `check` called now and then: nothing
+            is around this profile, and no event loop is to be blocked. None otherwise, and where callers are not
+            wanted, which have
+        lean: instead, or no rows are, which have
+        sparse: with text, times and target only.
         reading: What the facts say, as far as they were read.
         facts: Of the rows noted, in order (see `rows`); None once finished. `noting.note_query` adds to it.
         start_ns: `perf_counter_ns` when the profile was opened.
@@ -110,14 +111,14 @@ class Capture(msgspec.Struct, weakref=True, eq=False):
     own_ns: int = 0
     headers_ns: int = 0
     shed: Shed | None = None
-    watcher: Callable[[int], object] | None = None
+    watcher: Callable[[float], object] | None = None
     check_at: int = 0
     full: int = 0
     waited_ns: int | None = None
     relations: dict[int, str] | None = None
-    text: str | None = None
     direct: Facts | None = None
     lean: Facts | None = None
+    sparse: Facts | None = None
     reading: Reading | None = None
     lock: Any = field(default_factory=Lock)
     facts: Facts | None = field(default_factory=list)
@@ -130,10 +131,16 @@ class Capture(msgspec.Struct, weakref=True, eq=False):
             self.loop_thread = parent.loop_thread
             return
         self.check_at = self.full
-        if self.keep and self.callers:
-            self.direct = self.facts
+        self._invite(self.facts)
+
+    def _invite(self, facts: Facts | None) -> None:
+        """Let hooks add rows by themselves."""
+        if not self.keep:
+            self.sparse = facts
+        elif self.callers:
+            self.direct = facts
         else:
-            self.lean = self.facts
+            self.lean = facts
 
     @property
     def detailed(self) -> bool:
@@ -155,25 +162,37 @@ class Capture(msgspec.Struct, weakref=True, eq=False):
     def noted(self, facts: Facts, row: Row | None = None) -> None:
         """Fold what is too much to keep, and tell the profile around this one and who meters."""
         if self.watcher is not None and facts:
-            self.watcher(perf_counter_ns() - facts[END_NS - WIDTH])
+            self.watcher((perf_counter() - facts[END_S - WIDTH]) * 1e9)
             if len(facts) >= METERED_QUERIES * WIDTH:
                 self.check_at = self.full
+            elif not self.check_at and self.loop_thread is None:  # the first row told its connection
+                facts[TARGET - WIDTH].left = 1
+                self._invite(facts)
         if len(facts) >= self.full:
             self._absorb(facts)
         parent = self.parent
         if row is not None and parent is not None and parent.open:
             parent.note(row)
 
-    def watch(self, watcher: Callable[[int], object], shed: Shed | None, *, metered: bool) -> None:
+    def check(self, facts: Facts, target: Target) -> None:
+        """Do what `note` does after each row, for a hook that has added some of this connection by itself."""
+        target.left = CHECK_EVERY
+        if len(facts) >= self.check_at:
+            self.noted(facts)
+            if not self.check_at:
+                target.left = 1
+
+    def watch(self, watcher: Callable[[float], object], shed: Shed | None, *, metered: bool) -> None:
         """Watch this one, if `metered` with the noting of its first queries."""
         self.watcher, self.shed, self.headers_ns = watcher, shed, 0
         if metered:
             self.check_at = 0
+            self.direct = self.lean = self.sparse = None
 
     def on_loop(self, thread: int) -> None:
         """Have queries on this event loop's thread known as blocking."""
         self.loop_thread = thread
-        self.direct = self.lean = None
+        self.direct = self.lean = self.sparse = None
 
     def late(self) -> None:
         """Count a query that came after the end."""
@@ -195,10 +214,10 @@ class Capture(msgspec.Struct, weakref=True, eq=False):
         if self.direct is not None:
             self.direct = None
         else:
-            self.lean = None
+            self.lean = self.sparse = None
         reading = self._read(facts)
         if reading is not NOTHING:
-            self.reading = self.text = None
+            self.reading = None
         if self.parent is not None:
             self.parent = None
         return reading
@@ -217,7 +236,7 @@ class Capture(msgspec.Struct, weakref=True, eq=False):
             end, kept = len(facts), self.keep * WIDTH
             reading = self.reading
             if reading is None:
-                reading = self.reading = Reading(facts, self.start_ns, self.keep, self.capture_sql)
+                reading = self.reading = Reading(facts, self.start_ns / 1e9, self.keep, self.capture_sql)
             reading.plain = self.plain
             reading.add(min(end, kept))
             if end > kept:

@@ -8,7 +8,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from perf_middleware.collector.caller import find_caller
-from perf_middleware.collector.rows import KEEP_TEXT_CHARS, WAIT, WIDTH, Extra, Target
+from perf_middleware.collector.rows import EXTRA, KEEP_TEXT_CHARS, TARGET, WAIT, WIDTH, Extra, Target
 from perf_middleware.sql import parse
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def note_query(  # noqa: PLR0917 - a row's facts, in its order; keywords would c
         extra.blocking = True
     if extra is not None or token is None:
         capture.plain = False
-    row: Row = (query, start_ns, end_ns, end_ns - start_ns, target, token, code, lasti, rows, inside, extra)
+    start_s, end_s = start_ns / 1e9, end_ns / 1e9
+    row: Row = (query, start_s, end_s, end_s - start_s, target, token, code, lasti, rows, inside, extra)
     facts += row
     if len(facts) >= capture.check_at:
         capture.noted(facts, row)
@@ -67,7 +68,8 @@ def note_wait(capture: Capture, target: Target, start_ns: int, end_ns: int) -> N
     while around is not None:
         around.waited_ns = (around.waited_ns or 0) + end_ns - start_ns
         around = around.parent
-    capture.note((WAIT, start_ns, end_ns, end_ns - start_ns, target, 0, None, 0, None, None, None))
+    start_s, end_s = start_ns / 1e9, end_ns / 1e9
+    capture.note((WAIT, start_s, end_s, end_s - start_s, target, 0, None, 0, None, None, None))
 
 
 def note_relation(capture: Capture, relation: str) -> None:
@@ -80,6 +82,24 @@ def note_relation(capture: Capture, relation: str) -> None:
                 around.relations = {}
             around.relations[len(facts) - WIDTH] = relation
         around = around.parent
+
+
+def extra_of_last(capture: Capture, target: Target) -> Extra | None:
+    """The `Extra` of the query of this connection that was noted last, to be filled while its rows are fetched."""
+    extra: Extra | None = None
+    around: Capture | None = capture
+    while around is not None:
+        facts = around.facts or []
+        place = next(
+            (place for place in range(len(facts) - WIDTH, -1, -WIDTH) if facts[place + TARGET] is target), None
+        )
+        if place is not None:
+            extra = facts[place + EXTRA] = facts[place + EXTRA] or extra or Extra()
+            around.plain = False
+            if around.reading is not None:
+                around.reading.plain = False
+        around = around.parent
+    return extra
 
 
 def counted(sets: Iterable[Any]) -> tuple[Iterator[Any], Callable[[], int]]:

@@ -33,6 +33,9 @@ KEEP_TEXT_CHARS: Final = 65_536
 #: Fingerprints with counters of their own; further ones share one, so that text without an end costs no memory.
 MAX_FOLDED: Final = 1000
 
+#: A hook that adds rows by itself has `Capture.check` look at their number once in so many of a connection.
+CHECK_EVERY: Final = 64
+
 #: Drivers say "unknown" with -1 or the largest unsigned number.
 MAX_ROWS: Final = 2**63 - 1
 
@@ -48,11 +51,12 @@ WAIT: Final = Statement("", "", (), control=True, transaction="", list_size=None
 #: A recorded call is running that may send several statements, which are counted.
 COUNTING: Final = 2
 
-#: The facts of a row, in their order; the duration is there beside both ends, since a column of differences costs more
-#: than one more fact. The text is the statement itself where the text was not worth keeping; the code
+#: The facts of a row, in their order. Times are seconds of `perf_counter`, the clock of `perf_counter_ns`: as floats
+#: they cost half, and tell a nanosecond apart for the first hundred days of a machine. The duration is there beside
+#: both ends, since a column of differences costs more than one more fact. The text is the statement itself where the text was not worth keeping; the code
 #: and its last instruction are the caller's; `INSIDE` is whether a transaction is open afterwards (None: if the
 #: statement used a table); `EXTRA` is None for most.
-TEXT, START_NS, END_NS, DURATION_NS, TARGET, TOKEN, CODE, LASTI, ROWS, INSIDE, EXTRA = range(11)
+TEXT, START_S, END_S, DURATION_S, TARGET, TOKEN, CODE, LASTI, ROWS, INSIDE, EXTRA = range(11)
 WIDTH: Final = 11
 
 #: What a row is known by among those of its fingerprint: the hash of the text as it was sent, with its values in it; a
@@ -76,10 +80,12 @@ class Target:
         wire: Statements sent since a call began that is counting them.
         serial: It is never recorded twice at a time, so that its rows follow one another.
         code: The caller's, where the last one came from: a frame of it is the application's.
+        text: The last one, once it was found to be worth keeping as it is.
+        left: Rows until somebody looks whether there are too many (see `Capture.check`).
 
     """
 
-    __slots__ = ("busy", "code", "db", "serial", "session", "system", "wire")
+    __slots__ = ("busy", "code", "db", "left", "serial", "session", "system", "text", "wire")
 
     def __init__(self, system: str, db: str | None, session: object = None, *, serial: bool = False) -> None:
         self.system = system
@@ -89,6 +95,8 @@ class Target:
         self.busy: bool | int = False
         self.wire = 0
         self.code: CodeType | None = None
+        self.text: str | None = None
+        self.left = CHECK_EVERY
 
 
 class Extra(msgspec.Struct, gc=False):
@@ -120,7 +128,7 @@ class Noted(msgspec.Struct, eq=False):
         end: where those of the last end.
         offsets: Where the facts of each begin, in order; None where there are no others between them.
         varies: Not all have the same list size.
-        total_ns: Summed duration, once `totals` was asked.
+        total_s: Summed duration, once `totals` was asked.
 
     """
 
@@ -136,7 +144,7 @@ class Noted(msgspec.Struct, eq=False):
     end: int = 0
     offsets: list[int] | None = None
     varies: bool = False
-    total_ns: int = 0
+    total_s: float = 0.0
     known: Totals = (0, 0, 0, 0.0, 0.0)
 
     def add(self, text: str | Statement | None, statement: Statement, offsets: range | list[int]) -> None:
@@ -164,14 +172,14 @@ class Noted(msgspec.Struct, eq=False):
         """As in `Runs`; added up once."""
         count = self.count
         if self.known[0] != count:
-            durations_ns = self._column(DURATION_NS)
-            self.total_ns = total_ns = sum(durations_ns)
+            durations_s = self._column(DURATION_S)
+            self.total_s = total_s = sum(durations_s)
             wire, errors = count, 0
             if not self.reading.plain:
                 extras = [extra for extra in self._column(EXTRA) if extra is not None]
                 wire += sum([extra.wire for extra in extras]) - len(extras)
                 errors = sum([extra.error is not None for extra in extras])
-            self.known = (count, wire, errors, total_ns / 1e6, max(durations_ns) / 1e6)
+            self.known = (count, wire, errors, total_s * 1e3, max(durations_s) * 1e3)
         return self.known
 
     @property
@@ -198,18 +206,18 @@ class Noted(msgspec.Struct, eq=False):
             return self.totals()[3]
         return union_ms(self.starts_ms(), self.durations_ms())
 
-    def intervals_ns(self) -> Iterable[tuple[int, int]]:
+    def intervals_s(self) -> Iterable[tuple[int, int]]:
         """Beginning and end of each."""
-        return zip(self._column(START_NS), self._column(END_NS), strict=True)
+        return zip(self._column(START_S), self._column(END_S), strict=True)
 
     def starts_ms(self) -> list[float]:
         """As in `Runs`."""
-        origin_ns = self.reading.origin_ns
-        return [(start_ns - origin_ns) / 1e6 for start_ns in self._column(START_NS)]
+        origin_s = self.reading.origin_s
+        return [(start_s - origin_s) * 1e3 for start_s in self._column(START_S)]
 
     def durations_ms(self) -> list[float]:
         """As in `Runs`."""
-        return [duration_ns / 1e6 for duration_ns in self._column(DURATION_NS)]
+        return [duration_s * 1e3 for duration_s in self._column(DURATION_S)]
 
     def errors(self) -> list[str | None]:
         """As in `Runs`."""
@@ -266,7 +274,7 @@ class Reading(msgspec.Struct, eq=False):
 
     Attributes:
         facts: Of all rows noted that are kept.
-        origin_ns: When the profile began.
+        origin_s: When the profile began.
         keep: Queries, and transactions, kept as rows.
         capture_sql: Characters of the text kept with a query.
         plain: As on the capture.
@@ -274,7 +282,7 @@ class Reading(msgspec.Struct, eq=False):
         runs: The kept queries, grouped.
         folded: Counters of the others; under None those beyond `MAX_FOLDED` fingerprints.
         read_until: As far as the facts were read.
-        covered_until_ns: When the last of them ended.
+        covered_until_s: When the last of them ended.
         serial: The connection they all came from, if it is serial.
         steering: Places of the rows that are no queries.
         ordinals: For each row that was followed, which transaction it is in.
@@ -285,16 +293,16 @@ class Reading(msgspec.Struct, eq=False):
     """
 
     facts: Facts
-    origin_ns: int
+    origin_s: float
     keep: int
     capture_sql: int
     plain: bool = True
     in_order: bool = True
     query_count: int = 0
-    db_ns: int = 0
-    db_sum_ns: int = 0
+    db_s: float = 0.0
+    db_sum_s: float = 0.0
     read_until: int = 0
-    covered_until_ns: int = 0
+    covered_until_s: float = 0.0
     serial: Target | None = None
     runs: NotedRuns = {}
     folded: dict[tuple[str, str | None, str] | None, Folded] = {}
@@ -314,21 +322,21 @@ class Reading(msgspec.Struct, eq=False):
         if steering:
             self.steering = sorted(self.steering + steering)
         self.query_count = end // WIDTH - len(self.steering)
-        sum_ns = 0
+        sum_s = 0.0
         for runs in self.runs.values():
             runs.totals()
-            sum_ns += runs.total_ns
-        self.db_sum_ns = sum_ns
-        self.db_ns = self.db_sum_ns if self.in_order else self._cover(self.runs, 0)
+            sum_s += runs.total_s
+        self.db_sum_s = sum_s
+        self.db_s = self.db_sum_s if self.in_order else self._cover(self.runs, 0)
 
     def fold(self, facts: Facts) -> None:
         """Count rows without keeping them (exact but for overlaps that reach over two folds)."""
         if self.keep:
             self._follow(facts)
         runs: NotedRuns = {}
-        covered_until_ns, in_order, self.in_order = self.covered_until_ns, self.in_order, True
+        covered_until_s, in_order, self.in_order = self.covered_until_s, self.in_order, True
         self._group(facts, 0, len(facts), runs)
-        total_ns = 0
+        total_s = 0.0
         for noted in runs.values():
             count, wire, errors, duration_ms, max_ms = noted.totals()
             entry = self._folded(noted)
@@ -338,9 +346,9 @@ class Reading(msgspec.Struct, eq=False):
             entry.duration_ms += duration_ms
             entry.max_ms = max(entry.max_ms, max_ms)
             self.query_count += count
-            total_ns += noted.total_ns
-        self.db_sum_ns += total_ns
-        self.db_ns += total_ns if self.in_order else self._cover(runs, covered_until_ns)
+            total_s += noted.total_s
+        self.db_sum_s += total_s
+        self.db_s += total_s if self.in_order else self._cover(runs, covered_until_s)
         self.in_order &= in_order
 
     def places(self, offsets: range | list[int]) -> list[int]:
@@ -356,27 +364,27 @@ class Reading(msgspec.Struct, eq=False):
         """The rows kept, as a record has them."""
         self._follow([])
         queries = []
-        waited_ns: dict[object, int] = {}
+        waited_s: dict[object, float] = {}
         for row, ordinal in zip(_rows_of(self.facts[: self.read_until]), self.ordinals, strict=True):
             statement, session = _statement(row[TEXT], row[TARGET].system), row[TARGET].session
             if statement is WAIT:
-                waited_ns[session] = waited_ns.get(session, 0) + row[DURATION_NS]
+                waited_s[session] = waited_s.get(session, 0) + row[DURATION_S]
             elif not statement.control:
                 query = self._query(row, statement, ordinal, capture)
-                if session in waited_ns:
-                    query.wait_ms = waited_ns.pop(session) // 1000 / 1000
+                if session in waited_s:
+                    query.wait_ms = _ms(waited_s.pop(session))
                 queries.append(query)
         for place, relation in (self.relations or {}).items():
             if place < self.read_until:
                 queries[self.places([place])[0]].relation = relation
         return queries
 
-    def transactions(self, end_ns: int) -> list[Transaction]:
-        """Those that were seen; the ones still open last until `end_ns`."""
+    def transactions(self, end_s: float) -> list[Transaction]:
+        """Those that were seen; the ones still open last until `end_s`."""
         self._follow([])
         for ordinal in self.open.values():
             transaction = self.begun[ordinal]
-            transaction.duration_ms = self._ms(end_ns) - transaction.start_ms
+            transaction.duration_ms = self._since_ms(end_s) - transaction.start_ms
         return self.begun
 
     @property
@@ -469,22 +477,22 @@ class Reading(msgspec.Struct, eq=False):
     def _follow_one_another(self, facts: Facts, begin: int, end: int, serial: Target | None) -> None:
         """Note whether each row began after the one before had ended, which those of one connection may promise."""
         if self.in_order and (serial is None or serial is not self.serial):
-            starts_ns, ends_ns = facts[begin + START_NS : end : WIDTH], facts[begin + END_NS : end : WIDTH]
-            self.in_order = starts_ns[0] >= self.covered_until_ns and (
-                serial is not None or all(map(le, ends_ns, starts_ns[1:]))
+            starts_s, ends_s = facts[begin + START_S : end : WIDTH], facts[begin + END_S : end : WIDTH]
+            self.in_order = starts_s[0] >= self.covered_until_s and (
+                serial is not None or all(map(le, ends_s, starts_s[1:]))
             )
         self.serial = serial
-        self.covered_until_ns = facts[end - WIDTH + END_NS]
+        self.covered_until_s = facts[end - WIDTH + END_S]
 
-    def _cover(self, runs: NotedRuns, covered_until_ns: int) -> int:
-        """Nanoseconds in which at least one of the queries ran, after a time that was counted already."""
-        covered_ns = 0
-        for start_ns, end_ns in sorted([interval for noted in runs.values() for interval in noted.intervals_ns()]):
-            if end_ns > covered_until_ns:
-                covered_ns += end_ns - max(start_ns, covered_until_ns)
-                covered_until_ns = end_ns
-        self.covered_until_ns = covered_until_ns
-        return covered_ns
+    def _cover(self, runs: NotedRuns, covered_until_s: float) -> float:
+        """Seconds in which at least one of the queries ran, after a time that was counted already."""
+        covered_s = 0.0
+        for start_s, end_s in sorted([interval for noted in runs.values() for interval in noted.intervals_s()]):
+            if end_s > covered_until_s:
+                covered_s += end_s - max(start_s, covered_until_s)
+                covered_until_s = end_s
+        self.covered_until_s = covered_until_s
+        return covered_s
 
     def _folded(self, noted: Noted) -> Folded:
         key = (noted.fingerprint, noted.db, noted.system)
@@ -496,15 +504,15 @@ class Reading(msgspec.Struct, eq=False):
                 entry = self.folded.setdefault(None, Folded())
         return entry
 
-    def _ms(self, at_ns: int) -> float:
-        return (at_ns - self.origin_ns) // 1000 / 1000
+    def _since_ms(self, at_s: float) -> float:
+        return _ms(at_s - self.origin_s)
 
     def _query(self, row: Row, statement: Statement, ordinal: int | None, capture: Capture) -> Query:
-        text, start_ns, _, duration_ns, target, token, code, lasti, rows, _, extra = row
+        text, start_s, _, duration_s, target, token, code, lasti, rows, _, extra = row
         query = Query(
             fingerprint=statement.fingerprint,
-            start_ms=(start_ns - self.origin_ns) // 1000 / 1000,
-            duration_ms=duration_ns // 1000 / 1000,
+            start_ms=self._since_ms(start_s),
+            duration_ms=_ms(duration_s),
             rows=_rows(rows, extra),
             params_hash=_params_hash(_value(text, target.system, token)),
             list_size=statement.list_size,
@@ -512,7 +520,7 @@ class Reading(msgspec.Struct, eq=False):
             system=target.system,
             caller=describe(code, lasti),
             transaction=ordinal,
-            phase=_phase(start_ns, capture),
+            phase=_phase(start_s, capture),
         )
         if self.capture_sql and isinstance(text, str):
             query.sql = text[: self.capture_sql]
@@ -534,30 +542,35 @@ class Reading(msgspec.Struct, eq=False):
 
     def _transaction(self, row: Row, statement: Statement) -> int | None:
         """Follow the row's connection in and out of transactions; its ordinal if it is inside one."""
-        _, start_ns, end_ns, duration_ns, target, _, _, _, _, inside, extra = row
+        _, start_s, end_s, duration_s, target, _, _, _, _, inside, extra = row
         if statement is WAIT:
             return None
         verb, failed = statement.transaction, extra is not None and extra.error is not None
         ordinal = self.open.get(target.session)
         if ordinal is not None and verb == "begin" and not failed:
-            self._end(target, "commit", start_ns)  # which BEGIN implies
+            self._end(target, "commit", start_s)  # which BEGIN implies
             ordinal = None
         if ordinal is None:
             begins = bool(statement.tables) if inside is None else inside
             if not begins or verb in ("commit", "rollback") or len(self.begun) >= self.keep:
                 return None
             ordinal = self.open[target.session] = len(self.begun)
-            self.begun.append(Transaction(start_ms=self._ms(start_ns), db=target.db))
-        self.begun[ordinal].busy_ms += duration_ns // 1000 / 1000
+            self.begun.append(Transaction(start_ms=self._since_ms(start_s), db=target.db))
+        self.begun[ordinal].busy_ms += _ms(duration_s)
         # None of them is "unknown": neither 0 nor False goes on.
         if (inside is not None and not inside) or (verb in ("commit", "rollback") and not failed):
-            self._end(target, "rollback" if verb == "rollback" or failed else "commit", end_ns)
+            self._end(target, "rollback" if verb == "rollback" or failed else "commit", end_s)
         return ordinal
 
-    def _end(self, target: Target, outcome: Literal["commit", "rollback"], at_ns: int) -> None:
+    def _end(self, target: Target, outcome: Literal["commit", "rollback"], at_s: float) -> None:
         transaction = self.begun[self.open.pop(target.session)]
         transaction.outcome = outcome
-        transaction.duration_ms = self._ms(at_ns) - transaction.start_ms
+        transaction.duration_ms = self._since_ms(at_s) - transaction.start_ms
+
+
+def _ms(duration_s: float) -> float:
+    """Whole microseconds of it, which are never more than it took."""
+    return round(duration_s * 1e9) // 1000 / 1000
 
 
 def _rows_of(facts: Facts) -> Iterable[Row]:
@@ -606,9 +619,9 @@ def _params_hash(value: Hashable) -> str | None:
     return None if value is None else f"{hash((_SECRET, value)) & 0xFFFF_FFFF_FFFF_FFFF:016x}"
 
 
-def _phase(start_ns: int, capture: Capture) -> str:
-    if capture.first_byte_ns is None or start_ns < capture.first_byte_ns:
+def _phase(start_s: float, capture: Capture) -> str:
+    if capture.first_byte_ns is None or start_s * 1e9 < capture.first_byte_ns:
         return "before"
-    if capture.last_byte_ns is None or start_ns < capture.last_byte_ns:
+    if capture.last_byte_ns is None or start_s * 1e9 < capture.last_byte_ns:
         return "stream"
     return "background"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
-from time import perf_counter_ns
+from time import perf_counter
 from types import SimpleNamespace
 
 import pymysql
@@ -50,9 +50,9 @@ def record(hooked):
         finally:
             current.reset(token)
             reading = seen.capture.close()
-            seen.transactions = reading.transactions(perf_counter_ns())
+            seen.transactions = reading.transactions(perf_counter())
             seen.queries = reading.queries(seen.capture)
-            for name in ("query_count", "db_ns", "db_sum_ns", "fetch_ms", "folded"):
+            for name in ("query_count", "db_s", "db_sum_s", "fetch_ms", "folded"):
                 setattr(seen, name, getattr(reading, name))
 
     return recording

@@ -9,12 +9,12 @@ open is read from the server's own status flags.
 from __future__ import annotations
 
 from sys import _getframe
-from time import perf_counter_ns
+from time import perf_counter, perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from perf_middleware.collector.caller import find_caller
 from perf_middleware.collector.context import unattributed
-from perf_middleware.collector.noting import counted, note_query
+from perf_middleware.collector.noting import counted, extra_of_last, note_query
 from perf_middleware.collector.parameters import params_token
 from perf_middleware.collector.rows import COUNTING, KEEP_TEXT_CHARS, Extra, Target
 from perf_middleware.errors import fault
@@ -35,7 +35,6 @@ _IN_TRANSACTION, _AUTOCOMMIT = 1, 2  # SERVER_STATUS_IN_TRANS, SERVER_STATUS_AUT
 _SURE = _IN_TRANSACTION | _AUTOCOMMIT
 _DEADLOCK = " 1213"  # ER_LOCK_DEADLOCK: the server has rolled the whole transaction back
 _READING = ("_read_query_result", "_read_ok_packet", "read")
-_STREAMING = 2**64 - 1  # rows of an unbuffered result, while they are still to come
 _TARGET = "_perf_middleware_target"
 _EXTRA = "_perf_middleware_extra"
 
@@ -78,57 +77,68 @@ def _execute(original: Any, get: Get) -> FunctionType:  # noqa: C901, PLR0915 - 
         if target.busy:
             return original(self, query, args)
         target.busy = True
-        start_ns = perf_counter_ns()
+        start_s = perf_counter()
         try:
             rows = original(self, query, args)
         except BaseException as error:
             target.busy = False
             extra = Extra(wire=int(_was_sent(error)), error=_error(error))
-            _note(capture, connection, target, query, None, start_ns, extra)
+            _note(capture, connection, target, query, None, int(start_s * 1e9), extra)
             raise
-        end_ns = perf_counter_ns()
+        end_s = perf_counter()
         target.busy = False
         try:
+            if query is not target.text:
+                if type(query) is not str or len(query) > KEEP_TEXT_CHARS or "/*" in query:
+                    # It cannot be kept as it is, or its hash does not tell its values.
+                    _note_execute(capture, self, query, args, start_s, end_s, rows)
+                    return rows
+                target.text = query
+            # The rest is the commonest case of `note_query` in place.
+            facts = capture.direct
+            if facts is not None:
+                frame = _getframe(1)
+                code: CodeType | None = frame.f_code
+                if code is target.code:
+                    lasti = frame.f_lasti
+                else:
+                    code, lasti = find_caller(2)
+                    target.code = code
+            else:
+                facts = capture.sparse
+                if facts is not None:
+                    facts += (query, start_s, end_s, end_s - start_s, target, None, None, 0, None, None, None)
+                    left = target.left = target.left - 1
+                    if not left:
+                        capture.check(facts, target)
+                    return rows
+                facts = capture.lean
+                if facts is None:
+                    _note_execute(capture, self, query, args, start_s, end_s, rows)
+                    return rows
+                code, lasti = None, 0
             status = connection.server_status
             # With autocommit, and nothing open; the names of the bits would be looked up each time.
             inside = 0 if status == 2 else status & 1 if status & 3 else _unsure(connection)  # noqa: PLR2004
-            facts = capture.direct
-            if query is not capture.text:
-                if type(query) is str and len(query) <= KEEP_TEXT_CHARS and "/*" not in query:
-                    capture.text = query
-                else:  # it cannot be kept as it is, or its hash does not tell its values
-                    facts = None
-            if facts is None or rows == _STREAMING:
-                facts = capture.lean
-                if facts is not None and rows != _STREAMING and query is capture.text:
-                    sent = hash(self._executed) if capture.keep else None
-                    facts += (query, start_ns, end_ns, end_ns - start_ns, target, sent, None, 0, rows, inside, None)
-                    if len(facts) >= capture.check_at:
-                        capture.noted(facts)
-                    return rows
-                fetched = None
-                if rows == _STREAMING:
-                    fetched = self.__dict__[_EXTRA] = Extra()
-                token = _token(query, self._executed, args) if capture.keep else None
-                note_query(capture, target, query, token, start_ns, end_ns, rows, inside, fetched)
-                return rows
-            # The rest is the commonest case of `note_query` in place.
-            frame = _getframe(1)
-            code: CodeType | None = frame.f_code
-            if code is target.code:
-                lasti = frame.f_lasti
-            else:
-                code, lasti = find_caller(2)
-                target.code = code
             sent = hash(self._executed)
-            facts += (query, start_ns, end_ns, end_ns - start_ns, target, sent, code, lasti, rows, inside, None)
-            if len(facts) >= capture.check_at:
-                capture.noted(facts)
+            facts += (query, start_s, end_s, end_s - start_s, target, sent, code, lasti, rows, inside, None)
+            left = target.left = target.left - 1
+            if not left:
+                capture.check(facts, target)
         except Exception as error:  # noqa: BLE001 - a fault of ours is not the application's
             fault("pymysql", error)
         return rows
 
     return execute  # type: ignore[return-value]
+
+
+def _note_execute(  # noqa: PLR0917 - what is known of a successful execute
+    capture: Capture, cursor: Any, query: Any, args: Any, start_s: float, end_s: float, rows: Any
+) -> None:
+    connection = cursor.connection
+    token = _token(query, cursor._executed, args) if capture.keep else None  # noqa: SLF001
+    start_ns, end_ns = int(start_s * 1e9), int(end_s * 1e9)
+    note_query(capture, _target(connection), query, token, start_ns, end_ns, rows, _inside(connection), None)
 
 
 def _token(query: Any, sent: Any, args: Any) -> Token:
@@ -235,8 +245,9 @@ def _send(original: Any, connection: Any, sql: Any, unbuffered: bool) -> Any:  #
 
 def _bulk_fetch(original: Any, get: Get) -> FunctionType:
     def fetch(self: Any, *args: Any, **kwargs: Any) -> Any:
-        extra = self.__dict__.get(_EXTRA)
-        if extra is None or get() is None:
+        capture = get()
+        extra = None if capture is None else _streamed(self, capture)
+        if extra is None:
             return original(self, *args, **kwargs)
         start_ns = perf_counter_ns()
         rows = original(self, *args, **kwargs)
@@ -244,6 +255,16 @@ def _bulk_fetch(original: Any, get: Get) -> FunctionType:
         return rows
 
     return fetch  # type: ignore[return-value]
+
+
+def _streamed(cursor: Any, capture: Capture) -> Extra | None:
+    """What is to be known further of the query whose rows this cursor still fetches: the last one of its connection."""
+    result = cursor._result  # noqa: SLF001
+    known, extra = cursor.__dict__.get(_EXTRA, (None, None))
+    if known is not result and result is not None and cursor.connection is not None:
+        extra = extra_of_last(capture, _target(cursor.connection))
+        cursor.__dict__[_EXTRA] = (result, extra)
+    return extra if result is not None else None
 
 
 def _select_db(original: Any, get: Get) -> FunctionType:
@@ -295,13 +316,19 @@ def _note(  # noqa: PLR0917 - a row's facts, in its order
         if status is None:  # the cursor is closed, or its connection never was opened: what it is will be known then
             status = _AUTOCOMMIT
             getattr(connection, "__dict__", {}).pop(_TARGET, None)
-        inside = bool(status & _IN_TRANSACTION) if status & _SURE else _unsure(connection)
+        inside = _inside(connection, status)
         if extra is not None and extra.error is not None:  # an error tells no status, and no rows
             inside = inside and connection.open and not extra.error.endswith(_DEADLOCK)
             rows = None
         note_query(capture, target, query, token, start_ns, end_ns, rows, inside, extra)
     except Exception as error:  # noqa: BLE001 - a fault of ours is not the application's
         fault("pymysql", error)
+
+
+def _inside(connection: Any, status: int | None = None) -> bool | None:
+    """Whether a transaction is open, as the server said last."""
+    status = connection.server_status if status is None else status
+    return bool(status & _IN_TRANSACTION) if status & _SURE else _unsure(connection)
 
 
 def _unsure(connection: Any) -> bool | None:
