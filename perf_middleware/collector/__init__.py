@@ -18,8 +18,18 @@ from perf_middleware.extensions import extensions
 __all__ = ["Hookable", "Patches", "install", "known", "propagate", "status", "unattributed", "uninstall"]
 
 #: Ours by name; each is imported only when asked for.
-_DRIVERS = {name: f"perf_middleware.collector.drivers.{name}" for name in ("pymysql", "sqlite3")}
-
+_DRIVERS = {
+    name: f"perf_middleware.collector.drivers.{name}"
+    for name in (
+        "pymysql",
+        "aiomysql",
+        "asyncmy",
+        "mysql_connector",
+        "mysql_connector_aio",
+        "mysqlclient",
+        "sqlite3",
+    )
+}
 
 _hooks: dict[str, Hook] = {}
 _lock = threading.RLock()

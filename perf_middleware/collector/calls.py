@@ -1,0 +1,530 @@
+"""Recording the calls of drivers that are classes of Python: what they have in common.
+
+A cursor's method is where a statement and its parameters are known; a connection's method is where each statement is
+sent. The first is a `Call`, which is recorded; while it runs on a connection the second only counts for it, so that
+`executemany` and `callproc` are one query each with their true number of statements. What is sent by itself is a call
+of its own. A driver's file tells what differs, in a subclass of `Recorder`.
+"""
+
+from __future__ import annotations
+
+import re
+from contextvars import ContextVar
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any, Final
+
+from perf_middleware.collector.context import unattributed
+from perf_middleware.collector.noting import counted, note_query, note_wait
+from perf_middleware.collector.parameters import params_token
+from perf_middleware.collector.rows import MAX_ROWS, Extra, Target
+from perf_middleware.errors import fault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FunctionType, TracebackType
+
+    from perf_middleware.collector.context import Capture
+    from perf_middleware.collector.rows import Token
+
+    Get = Callable[[], Capture | None]
+    Make = Callable[[Any, Get], FunctionType]
+    Begin = Callable[[Capture | None, Any, list[Any], dict[str, Any]], "Step | None"]
+
+_SESSION: Final = "_perf_middleware_session"
+_EXTRA: Final = "_perf_middleware_extra"
+
+#: Numbers of the client library (CR_...), which the server never uses.
+_OF_CLIENT: Final = range(2000, 3000)
+_SERVER_LOST: Final = 2013  # while waiting for the answer
+_FIRST_OF_SERVER: Final = 1000
+
+#: With these a transaction is over: a deadlock, and a connection that was lost.
+_ENDING: Final = {1213, 2006, _SERVER_LOST, 2055}
+
+#: What a call sends on its way to what it was asked for.
+_STEERING = re.compile(r"\s*(SET|BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE)\b", re.IGNORECASE)
+_HEAD_CHARS: Final = 40
+
+#: How long each new connection of the checkout that is going on took to open, in nanoseconds.
+_opened: ContextVar[list[int] | None] = ContextVar("perf_middleware_opened", default=None)
+
+
+class Session(Target):
+    """A connection.
+
+    Attributes:
+        call: Which is running on it.
+        begun: It is inside a transaction, for a driver where only the statements themselves tell.
+
+    """
+
+    __slots__ = ("begun", "call")
+
+    def __init__(self, system: str, db: str | None, session: object = None) -> None:
+        super().__init__(system, db, session, serial=True)
+        self.call: Call | None = None
+        self.begun = False
+
+
+class Step:
+    """What a hook does around the driver's own method: `with step: step.result = original(...)`.
+
+    Attributes:
+        result: What the method returned.
+
+    """
+
+    __slots__ = ("recorder", "result", "start_ns")
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+        self.result: Any = None
+        self.start_ns = 0
+
+    def __enter__(self) -> None:
+        self.start_ns = perf_counter_ns()
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
+        end_ns = perf_counter_ns()
+        try:
+            self.end(end_ns, error)
+        except Exception as ours:  # noqa: BLE001 - a fault of ours is not the application's
+            fault(self.recorder.name, ours)
+
+    def end(self, end_ns: int, error: BaseException | None) -> None:
+        """Take in how it went."""
+        raise NotImplementedError
+
+
+class Call(Step):
+    """A recorded call.
+
+    Attributes:
+        cursor: Whose method it is; None if it is the connection's own.
+        session: The connection, seen from outside.
+        text: The statement as it was given.
+        parameters: Its parameters.
+        many: How many sets of them, or what counts those taken so far.
+        wire: Statements sent, and
+        sent: the last one's text.
+        apart: Its values are not in the text, but were sent apart from it.
+
+    """
+
+    __slots__ = ("apart", "capture", "connection", "cursor", "many", "parameters", "sent", "session", "text", "wire")
+
+    def __init__(self, recorder: Recorder, capture: Capture, connection: Any, cursor: Any, text: Any) -> None:
+        super().__init__(recorder)
+        self.capture = capture
+        self.connection = connection
+        self.cursor = cursor
+        self.session = recorder.session(connection)
+        self.text = text
+        self.parameters: Any = None
+        self.many: Callable[[], int] | int | None = None
+        self.wire = 0
+        self.sent: Any = None
+        self.apart = False
+
+    def __enter__(self) -> None:
+        self.session.call = self
+        self.start_ns = perf_counter_ns()
+
+    def end(self, end_ns: int, error: BaseException | None) -> None:
+        """Note the query."""
+        self.session.call = None
+        recorder, capture, many, rows, extra = self.recorder, self.capture, self.many, None, None
+        if self.cursor is None and error is not None and not recorder.was_sent(error):
+            self.wire = 0
+        if not self.wire and error is None:
+            return  # no text, or no parameters: the driver did nothing
+        if error is not None or many is not None or self.wire != 1 or recorder.awaits:
+            extra = Extra(many=many() if callable(many) else many, wire=self.wire)
+        if error is None:
+            rows, extra = self._rows(extra)
+        elif extra is not None:
+            extra.error = recorder.describe(error)
+        ended = error is not None and recorder.errno(error) in _ENDING
+        inside = False if ended or not recorder.is_open(self.connection) else recorder.inside(self)
+        token = self._token() if capture.keep else None
+        note_query(capture, self.session, self.text, token, self.start_ns, end_ns, rows, inside, extra)
+        if recorder.awaits and extra is not None:
+            extra.blocking = False
+
+    def _rows(self, extra: Extra | None) -> tuple[Any, Extra | None]:
+        """How many; where they are still to come, the cursor's fetches will add theirs."""
+        cursor = self.cursor
+        if cursor is None:
+            return self.recorder.rows(self.result), extra
+        rows = cursor.rowcount
+        if not self.recorder.is_streaming(cursor, rows):
+            return rows, extra
+        extra = vars(cursor)[_EXTRA] = extra or Extra()
+        return None, extra
+
+    def _token(self) -> Token:
+        """Of the text as it was sent; of the parameters where these were sent apart, or the text has a comment."""
+        if self.many is not None:
+            return None
+        if not self.apart and type(self.text) is str and type(self.sent) in {str, bytes} and "/*" not in self.text:
+            return hash(self.sent)
+        return None if self.parameters is None else params_token(self.parameters)
+
+
+class Sending(Step):
+    """A statement on its way to the server for a running call; one that never left is not counted.
+
+    Without a text it is one that was prepared before.
+    """
+
+    __slots__ = ("call", "counts")
+
+    def __init__(self, recorder: Recorder, call: Call, text: Any) -> None:
+        super().__init__(recorder)
+        self.call = call
+        self.counts = text is None or not _STEERING.match(plain(text[:_HEAD_CHARS]))
+        call.wire += self.counts
+        call.sent = text
+        call.apart |= text is None
+
+    def end(self, end_ns: int, error: BaseException | None) -> None:  # noqa: ARG002 - the call itself is timed
+        """Take it back if it never left."""
+        if error is not None and not self.recorder.was_sent(error):
+            self.call.wire -= self.counts
+
+
+class Fetch(Step):
+    """Many rows on their way from the server."""
+
+    __slots__ = ("cursor", "extra")
+
+    def __init__(self, recorder: Recorder, cursor: Any, extra: Extra) -> None:
+        super().__init__(recorder)
+        self.cursor = cursor
+        self.extra = extra
+        vars(cursor)[_EXTRA] = None  # the method may call others that are hooked
+
+    def end(self, end_ns: int, error: BaseException | None) -> None:
+        """Add time and rows to the query's."""
+        vars(self.cursor)[_EXTRA] = self.extra
+        if error is None:
+            self.extra.fetched(end_ns - self.start_ns, len(self.result))
+
+
+class Checkout(Step):
+    """A connection on its way out of a pool; what it takes to open one is no wait."""
+
+    __slots__ = ("capture", "opened", "token")
+
+    def __init__(self, recorder: Recorder, capture: Capture) -> None:
+        super().__init__(recorder)
+        self.capture = capture
+        self.opened: list[int] = []
+        self.token = _opened.set(self.opened)
+
+    def end(self, end_ns: int, error: BaseException | None) -> None:
+        """Note the wait."""
+        _opened.reset(self.token)
+        if error is None:
+            session = self.recorder.session(self.recorder.checked_out(self.result))
+            note_wait(self.capture, session, self.start_ns, end_ns - sum(self.opened))
+
+
+class Opening(Step):
+    """Connections being opened during a checkout."""
+
+    __slots__ = ("opened",)
+
+    def __init__(self, recorder: Recorder, opened: list[int]) -> None:
+        super().__init__(recorder)
+        self.opened = opened
+
+    def end(self, end_ns: int, error: BaseException | None) -> None:  # noqa: ARG002 - it took as long
+        """Have it taken from the checkout's time."""
+        self.opened.append(end_ns - self.start_ns)
+
+
+class Selection(Step):
+    """Another database being chosen on a connection."""
+
+    __slots__ = ("connection", "db")
+
+    def __init__(self, recorder: Recorder, connection: Any, db: str) -> None:
+        super().__init__(recorder)
+        self.connection = connection
+        self.db = db
+
+    def end(self, end_ns: int, error: BaseException | None) -> None:  # noqa: ARG002 - it is no query
+        """Have the next queries say so; those noted keep what they have."""
+        if error is None:
+            old = self.recorder.session(self.connection)
+            where = (old.db or "").rpartition("/")[0]
+            vars(self.connection)[_SESSION] = Session(old.system, f"{where}/{self.db}", old.session)
+
+
+class Recorder:
+    """What one driver's hooks are made from: `patches.replace(Cursor, "execute", recorder.execute)`.
+
+    Attributes:
+        name: The driver's.
+        awaits: Its methods are coroutine functions.
+        statement: What the first argument of `execute` and `executemany` is called,
+        parameters: the second of `execute`, and
+        sets: the second of `executemany`.
+        error: Base class of the driver's errors; what others carry is no number of the server's.
+
+    """
+
+    name = ""
+    awaits = False
+    statement = "query"
+    parameters = "args"
+    sets = "args"
+
+    def __init__(self, error: type[BaseException]) -> None:
+        self.error = error
+
+    # ------------------------------------------------------------------------------------------ what a driver tells
+
+    def connection(self, cursor: Any) -> Any:
+        """Of a cursor; None if it is closed."""
+        return cursor.connection
+
+    def checked_out(self, result: Any) -> Any:
+        """The connection in what a pool gave."""
+        return result
+
+    def identify(self, connection: Any) -> tuple[str, str | None]:
+        """System and database, without credentials."""
+        raise NotImplementedError
+
+    def inside(self, call: Call) -> bool | None:
+        """Whether a transaction is open after a call; None if that cannot be told."""
+        raise NotImplementedError
+
+    def is_open(self, connection: Any) -> bool:
+        """Whether the connection still is one, as far as is known without asking the server."""
+        raise NotImplementedError
+
+    def is_streaming(self, cursor: Any, rows: Any) -> bool:
+        """Whether the rows of the statement that was executed are still to come."""
+        return not (type(rows) is int and 0 <= rows < MAX_ROWS) and cursor.description is not None
+
+    def rows(self, result: Any) -> Any:
+        """How many, of what a connection's own method returned; anything else than a number is unknown."""
+        return result
+
+    def errno(self, error: BaseException) -> int | None:
+        """The number of one of the driver's errors: the server's, or its client library's."""
+        number = error.args[0] if error.args and isinstance(error, self.error) else None
+        return number if type(number) is int else None
+
+    # --------------------------------------------------------------------------------------------- a driver's methods
+
+    def execute(self, original: Any, get: Get) -> FunctionType:
+        """Hook `Cursor.execute(statement, parameters)`."""
+        return self._around(self._execute, original, get)
+
+    def executemany(self, original: Any, get: Get) -> FunctionType:
+        """Hook `Cursor.executemany(statement, sets)`."""
+        return self._around(self._executemany, original, get)
+
+    def callproc(self, original: Any, get: Get) -> FunctionType:
+        """Hook `Cursor.callproc(procname, args)`."""
+        return self._around(self._callproc, original, get)
+
+    def query(self, original: Any, get: Get) -> FunctionType:
+        """Hook a connection's method that sends the statement it is given."""
+        return self._around(self._query, original, get)
+
+    def execution(self, *, awaits: bool | None = None) -> Make:
+        """Hook a connection's method that sends for a cursor what is no text: the number of a prepared statement."""
+
+        def make(original: Any, get: Get) -> FunctionType:
+            return self._around(self._execution, original, get, awaits=awaits)
+
+        return make
+
+    def command(self, text: str, *, awaits: bool | None = None) -> Make:
+        """Hook a connection's method that sends a fixed statement by a way of its own."""
+
+        def begin(capture: Capture | None, connection: Any, *_: object) -> Step | None:
+            return self._sending(capture, connection, text)
+
+        def make(original: Any, get: Get) -> FunctionType:
+            return self._around(begin, original, get, awaits=awaits)
+
+        return make
+
+    def fetch(self, original: Any, get: Get) -> FunctionType:
+        """Hook a cursor's method that takes many rows from the server."""
+        return self._around(self._fetch, original, get)
+
+    def checkout(self, original: Any, get: Get) -> FunctionType:
+        """Hook a pool's method that gives a connection."""
+        return self._around(self._checkout, original, get)
+
+    def opening(self, original: Any, get: Get) -> FunctionType:
+        """Hook a pool's method that opens connections for a checkout."""
+        return self._around(self._opening, original, get)
+
+    def select_db(self, original: Any, get: Get) -> FunctionType:
+        """Hook a connection's method that turns to another database."""
+        return self._around(self._select_db, original, get)
+
+    # -------------------------------------------------------------------------------------------------------- and how
+
+    def session(self, connection: Any) -> Session:
+        """The connection, seen from outside; kept on it once it is known."""
+        try:
+            session: Session = vars(connection)[_SESSION]
+        except (KeyError, TypeError):
+            try:
+                session = vars(connection)[_SESSION] = Session(*self.identify(connection))
+            except Exception:  # noqa: BLE001 - a closed cursor has no connection; the driver is about to say so
+                return Session("mysql", None)
+        return session
+
+    def was_sent(self, error: BaseException) -> bool:
+        """Whether a statement left before it failed: what comes while its answer is awaited or read says so."""
+        if isinstance(error, self.error):
+            number = self.errno(error) or 0
+            return number == _SERVER_LOST or (number >= _FIRST_OF_SERVER and number not in _OF_CLIENT)
+        return isinstance(error, (UnicodeDecodeError, TimeoutError)) or not isinstance(error, Exception)
+
+    def describe(self, error: BaseException) -> str:
+        """Class and number; the message quotes values, and so may another class's first argument."""
+        number, name = self.errno(error), type(error).__name__
+        return f"{name} {number}" if number is not None and number > 0 else name
+
+    def _execute(self, capture: Capture | None, cursor: Any, args: list[Any], kwargs: dict[str, Any]) -> Step | None:
+        call = self._call(capture, cursor, _argument(args, kwargs, 0, self.statement))
+        if call is not None:
+            call.parameters = _argument(args, kwargs, 1, self.parameters)
+        return call
+
+    def _executemany(
+        self, capture: Capture | None, cursor: Any, args: list[Any], kwargs: dict[str, Any]
+    ) -> Step | None:
+        call = self._call(capture, cursor, _argument(args, kwargs, 0, self.statement))
+        if call is not None:
+            sets = _argument(args, kwargs, 1, self.sets)
+            call.many = _size(sets)
+            if call.many is None and hasattr(sets, "__next__"):
+                sets, call.many = counted(sets)
+                if len(args) > 1:
+                    args[1] = sets
+                else:
+                    kwargs[self.sets] = sets
+        return call
+
+    def _callproc(self, capture: Capture | None, cursor: Any, args: list[Any], kwargs: dict[str, Any]) -> Step | None:
+        name = _argument(args, kwargs, 0, "procname")
+        parameters = _argument(args, kwargs, 1, "args")
+        text = f"CALL `{name}`({', '.join('?' * (_size(parameters) or 0))})" if type(name) is str else name
+        call = self._call(capture, cursor, text)
+        if call is not None:
+            call.parameters, call.apart = parameters or (), True
+        return call
+
+    def _query(self, capture: Capture | None, connection: Any, args: list[Any], kwargs: dict[str, Any]) -> Step | None:
+        step = self._sending(capture, connection, args[0] if args else next(iter(kwargs.values())))
+        if step is None:
+            unattributed.add()
+        return step
+
+    def _execution(self, capture: Capture | None, connection: Any, *_: object) -> Step | None:
+        running = self.session(connection).call
+        if running is not None:
+            return Sending(self, running, None)
+        if capture is None:
+            unattributed.add()
+        return None
+
+    def _fetch(self, capture: Capture | None, cursor: Any, *_: object) -> Step | None:
+        extra = vars(cursor).get(_EXTRA)
+        return None if extra is None or capture is None else Fetch(self, cursor, extra)
+
+    def _checkout(self, capture: Capture | None, *_: object) -> Step | None:
+        return None if capture is None else Checkout(self, capture)
+
+    def _opening(self, *_: object) -> Step | None:
+        opened = _opened.get()
+        return None if opened is None else Opening(self, opened)
+
+    def _select_db(
+        self, capture: Capture | None, connection: Any, args: list[Any], kwargs: dict[str, Any]
+    ) -> Step | None:
+        if capture is None:
+            return None
+        return Selection(self, connection, plain(args[0] if args else next(iter(kwargs.values()))))
+
+    def _call(self, capture: Capture | None, cursor: Any, text: Any) -> Call | None:
+        """A call of a cursor; None for one that another makes, or that nobody collects."""
+        if capture is None:
+            return None
+        call = Call(self, capture, self.connection(cursor), cursor, text)
+        if call.session.call is not None:
+            return None
+        if _EXTRA in vars(cursor):
+            vars(cursor)[_EXTRA] = None
+        return call
+
+    def _sending(self, capture: Capture | None, connection: Any, text: Any) -> Step | None:
+        """A statement of the running call, or a call of its own; None where nobody collects."""
+        running = self.session(connection).call
+        if running is not None:
+            return Sending(self, running, text)
+        if capture is None:
+            return None
+        call = Call(self, capture, connection, None, text)
+        call.wire, call.sent = 1, text
+        return call
+
+    def _around(self, begin: Begin, original: Any, get: Get, *, awaits: bool | None = None) -> FunctionType:
+        """Put a method around the original one, for what `begin` makes of its arguments."""
+        if self.awaits if awaits is None else awaits:
+
+            async def awaited(owner: Any, /, *given: Any, **kwargs: Any) -> Any:
+                args, step = list(given), None
+                try:
+                    step = begin(get(), owner, args, kwargs)
+                except Exception as error:  # noqa: BLE001 - a fault of ours is not the application's
+                    fault(self.name, error)
+                if step is None:
+                    return await original(owner, *args, **kwargs)
+                with step:
+                    step.result = await original(owner, *args, **kwargs)
+                    return step.result
+
+            return awaited  # type: ignore[return-value]
+
+        def called(owner: Any, /, *given: Any, **kwargs: Any) -> Any:
+            args, step = list(given), None
+            try:
+                step = begin(get(), owner, args, kwargs)
+            except Exception as error:  # noqa: BLE001 - a fault of ours is not the application's
+                fault(self.name, error)
+            if step is None:
+                return original(owner, *args, **kwargs)
+            with step:
+                step.result = original(owner, *args, **kwargs)
+                return step.result
+
+        return called  # type: ignore[return-value]
+
+
+def _argument(args: list[Any], kwargs: dict[str, Any], position: int, name: str) -> Any:
+    return args[position] if len(args) > position else kwargs.get(name)
+
+
+def _size(sets: Any) -> int | None:
+    try:
+        return len(sets)
+    except Exception:  # noqa: BLE001 - it has no length, or one that cannot be told
+        return None
+
+
+def plain(text: Any) -> str:
+    """A statement, or a name, as text."""
+    return text if isinstance(text, str) else bytes(text).decode("utf-8", "replace")
