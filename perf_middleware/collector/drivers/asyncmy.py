@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from perf_middleware.collector.calls import Call, Recorder, Step
+from perf_middleware.collector.calls import Call, Recorder, Step, plain
 from perf_middleware.collector.context import current, unattributed
 from perf_middleware.errors import fault
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MODULE = "asyncmy"
 
-_IN_TRANSACTION = 1  # SERVER_STATUS_IN_TRANS
+_IN_TRANSACTION, _AUTOCOMMIT = 1, 2  # SERVER_STATUS_IN_TRANS, SERVER_STATUS_AUTOCOMMIT
 _TEXT = "_perf_middleware_text"
 
 
@@ -34,10 +34,14 @@ class _Recorder(Recorder):
     def identify(self, connection: Any) -> tuple[str, str]:
         system = "mariadb" if "mariadb" in connection.get_server_info().lower() else "mysql"
         where = connection._unix_socket or f"{connection._host}:{connection._port}"  # noqa: SLF001
-        return system, f"{where}/{connection._db or ''}"  # noqa: SLF001
+        return system, f"{where}/{plain(connection._db or '')}"  # noqa: SLF001
 
-    def inside(self, call: Call) -> bool:
-        return bool(call.connection.server_status & _IN_TRANSACTION)
+    def inside(self, call: Call) -> bool | None:
+        status, result = call.connection.server_status, call.connection._result  # noqa: SLF001
+        if status & (_IN_TRANSACTION | _AUTOCOMMIT):
+            return bool(status & _IN_TRANSACTION)
+        # A result that is still to be read has told no status.
+        return None if result is not None and result.unbuffered_active else False
 
     def is_open(self, connection: Any) -> bool:
         return bool(connection.connected)

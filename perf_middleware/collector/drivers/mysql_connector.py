@@ -37,8 +37,8 @@ class ConnectorRecorder(Recorder):
 
     def identify(self, connection: Any) -> tuple[str, str]:
         """As it was configured: asking for the database would be a statement."""
-        version = getattr(connection, "server_info", None) or connection.get_server_info()
-        system = "mariadb" if "mariadb" in str(version).lower() else "mysql"
+        version = connection.server_info if hasattr(connection, "server_info") else connection.get_server_info()
+        system = "mariadb" if "mariadb" in version.lower() else "mysql"
         where = connection.unix_socket or f"{connection.server_host}:{connection.server_port}"
         return system, f"{where}/{connection._database or ''}"  # noqa: SLF001
 
@@ -51,8 +51,9 @@ class ConnectorRecorder(Recorder):
         return getattr(connection, "_socket", None) is not None or bool(getattr(connection, "_cmysql", None))
 
     def is_streaming(self, cursor: Any, rows: Any) -> bool:  # noqa: ARG002 - 0 of the rows may have been read
-        """The connection has rows that nobody has read."""
-        return bool(cursor._connection.unread_result)  # noqa: SLF001
+        """The connection, or in C the prepared statement, has rows that nobody has read."""
+        prepared = getattr(cursor, "_stmt", None)
+        return bool(cursor._connection.unread_result or (prepared is not None and prepared.have_result_set))  # noqa: SLF001
 
     def errno(self, error: BaseException) -> int | None:
         """It has a name here."""

@@ -25,4 +25,5 @@ def hook(module: ModuleType, patches: Patches) -> None:
     recorder.patch_cursors(module.cursor, patches)
     recorder.patch_connection(module.MySQLConnection, patches)
     patches.replace(module.MySQLConnection, "cmd_query_iter", recorder.execution(awaits=False))
-    patches.replace(module.MySQLConnectionPool, "get_connection", recorder.checkout)
+    if hasattr(module, "MySQLConnectionPool"):  # since 9.5
+        patches.replace(module.MySQLConnectionPool, "get_connection", recorder.checkout)

@@ -37,7 +37,7 @@ class _Recorder(Recorder):
         host, _, way = connection.get_host_info().partition(" via ")
         where = host if "TCP" not in way else f"{host}:{connection.port}"
         database = getattr(connection, "database", "")  # from 2.3 on it is there
-        return system, f"{where}/{plain(database or b'')}"
+        return system, f"{where}/{plain(database or '')}"
 
     def inside(self, call: Call) -> bool | None:
         session, head = call.session, plain(call.text[:_HEAD_CHARS])
