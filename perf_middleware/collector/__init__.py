@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from perf_middleware.collector.context import propagate, unattributed
 from perf_middleware.collector.hooking import Hook, Hookable
@@ -15,7 +16,21 @@ from perf_middleware.collector.patching import Patches
 from perf_middleware.errors import OptionError
 from perf_middleware.extensions import extensions
 
-__all__ = ["Hookable", "Patches", "install", "known", "propagate", "status", "unattributed", "uninstall"]
+if TYPE_CHECKING:
+    from types import ModuleType
+
+__all__ = [
+    "Hookable",
+    "Patches",
+    "install",
+    "install_dbapi",
+    "known",
+    "propagate",
+    "status",
+    "unattributed",
+    "uninstall",
+    "uninstall_dbapi",
+]
 
 #: Ours by name; each is imported only when asked for.
 _DRIVERS = {
@@ -62,6 +77,36 @@ def uninstall(*names: str) -> None:
     with _lock:
         for hook in [_hook(name) for name in names or known()]:
             hook.uninstall()
+
+
+def install_dbapi(module: ModuleType, *, system: str) -> None:
+    """Hook any module of PEP 249, for a driver that has no name here; counted as `install` is.
+
+    Args:
+        module: What the application connects with, such as `duckdb`.
+        system: What it connects to, as OpenTelemetry's `db.system.name` has it: "duckdb", "oracle.db", ...
+
+    Raises:
+        OptionError: For a module whose driver has a name here.
+
+    """
+    from perf_middleware.collector.dbapi import Module  # noqa: PLC0415 - hardly any application asks for it
+
+    name = module.__name__
+    with _lock:
+        known_by = [ours for ours, path in _DRIVERS.items() if f"{import_module(path).MODULE}.".startswith(f"{name}.")]
+        if known_by:
+            raise OptionError(f"install_dbapi: {name} is seen by a driver: install({known_by[0]!r})")
+        if name not in _hooks:
+            _hooks[name] = Hook(Module(module, system))
+        _hooks[name].install()
+
+
+def uninstall_dbapi(module: ModuleType) -> None:
+    """Undo one `install_dbapi` of a module; the last one restores every attribute touched."""
+    with _lock:
+        if module.__name__ in _hooks:
+            _hooks[module.__name__].uninstall()
 
 
 def status() -> dict[str, str]:

@@ -12,6 +12,7 @@ import re
 from contextvars import ContextVar
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 from perf_middleware.collector.context import unattributed
 from perf_middleware.collector.noting import counted, note_query, note_wait
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     Make = Callable[[Any, Get], FunctionType]
     Begin = Callable[[Capture | None, Any, list[Any], dict[str, Any]], "Step | None"]
 
-_SESSION: Final = "_perf_middleware_session"
+SESSION: Final = "_perf_middleware_session"
 _EXTRA: Final = "_perf_middleware_extra"
 
 #: Numbers of the client library (CR_...), which the server never uses.
@@ -43,7 +44,9 @@ _ENDING: Final = {1213, 2006, _SERVER_LOST, 2055}
 
 #: What a call sends on its way to what it was asked for.
 _STEERING = re.compile(r"\s*(SET|BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE)\b", re.IGNORECASE)
-_HEAD_CHARS: Final = 40
+_BEGINS = re.compile(r"\s*(BEGIN|START\s+TRANSACTION)\b", re.IGNORECASE)
+_ENDS = re.compile(r"\s*(COMMIT|ROLLBACK(?!\s+(WORK\s+)?TO))\b", re.IGNORECASE)
+_HEAD_CHARS: Final = 80
 
 #: How long each new connection of the checkout that is going on took to open, in nanoseconds.
 _opened: ContextVar[list[int] | None] = ContextVar("perf_middleware_opened", default=None)
@@ -133,13 +136,14 @@ class Call(Step):
     def end(self, end_ns: int, error: BaseException | None) -> None:
         """Note the query."""
         self.session.call = None
-        recorder, capture, many, rows, extra = self.recorder, self.capture, self.many, None, None
+        recorder, capture, rows, extra = self.recorder, self.capture, None, None
+        many = self.many() if callable(self.many) else self.many
         if self.cursor is None and error is not None and not recorder.was_sent(error):
             self.wire = 0
-        if not self.wire and error is None:
+        if error is None and (not self.wire or many == 0):
             return  # no text, or no parameters: the driver did nothing
         if error is not None or many is not None or self.wire != 1 or recorder.awaits:
-            extra = Extra(many=many() if callable(many) else many, wire=self.wire)
+            extra = Extra(many=many, wire=self.wire)
         if error is None:
             rows, extra = self._rows(extra)
         elif extra is not None:
@@ -159,7 +163,7 @@ class Call(Step):
         rows = cursor.rowcount
         if not self.recorder.is_streaming(cursor, rows):
             return rows, extra
-        extra = vars(cursor)[_EXTRA] = extra or Extra()
+        extra = kept_with(cursor)[_EXTRA] = extra or Extra()
         return None, extra
 
     def _token(self) -> Token:
@@ -182,7 +186,7 @@ class Sending(Step):
     def __init__(self, recorder: Recorder, call: Call, text: Any) -> None:
         super().__init__(recorder)
         self.call = call
-        self.counts = text is None or not _STEERING.match(plain(text[:_HEAD_CHARS]))
+        self.counts = text is None or not _STEERING.match(plain(text))
         call.wire += self.counts
         call.sent = text
         call.apart |= text is None
@@ -202,11 +206,11 @@ class Fetch(Step):
         super().__init__(recorder)
         self.cursor = cursor
         self.extra = extra
-        vars(cursor)[_EXTRA] = None  # the method may call others that are hooked
+        kept_with(cursor)[_EXTRA] = None  # the method may call others that are hooked
 
     def end(self, end_ns: int, error: BaseException | None) -> None:
         """Add time and rows to the query's."""
-        vars(self.cursor)[_EXTRA] = self.extra
+        kept_with(self.cursor)[_EXTRA] = self.extra
         if error is None:
             self.extra.fetched(end_ns - self.start_ns, len(self.result))
 
@@ -259,7 +263,7 @@ class Selection(Step):
         if error is None:
             old = self.recorder.session(self.connection)
             where = (old.db or "").rpartition("/")[0]
-            vars(self.connection)[_SESSION] = Session(old.system, f"{where}/{self.db}", old.session)
+            kept_with(self.connection)[SESSION] = Session(old.system, f"{where}/{self.db}", old.session)
 
 
 class Recorder:
@@ -267,6 +271,7 @@ class Recorder:
 
     Attributes:
         name: The driver's.
+        system: What it is for, while a connection cannot tell.
         awaits: Its methods are coroutine functions.
         statement: What the first argument of `execute` and `executemany` is called,
         parameters: the second of `execute`, and
@@ -276,6 +281,7 @@ class Recorder:
     """
 
     name = ""
+    system = "mysql"
     awaits = False
     statement = "query"
     parameters = "args"
@@ -377,12 +383,12 @@ class Recorder:
     def session(self, connection: Any) -> Session:
         """The connection, seen from outside; kept on it once it is known."""
         try:
-            session: Session = vars(connection)[_SESSION]
-        except (KeyError, TypeError):
+            session: Session = kept_with(connection)[SESSION]
+        except KeyError:
             try:
-                session = vars(connection)[_SESSION] = Session(*self.identify(connection))
+                session = kept_with(connection)[SESSION] = Session(*self.identify(connection))
             except Exception:  # noqa: BLE001 - a closed cursor has no connection; the driver is about to say so
-                return Session("mysql", None)
+                return Session(self.system, None)
         return session
 
     def was_sent(self, error: BaseException) -> bool:
@@ -442,7 +448,7 @@ class Recorder:
         return None
 
     def _fetch(self, capture: Capture | None, cursor: Any, *_: object) -> Step | None:
-        extra = vars(cursor).get(_EXTRA)
+        extra = kept_with(cursor).get(_EXTRA)
         return None if extra is None or capture is None else Fetch(self, cursor, extra)
 
     def _checkout(self, capture: Capture | None, *_: object) -> Step | None:
@@ -466,8 +472,9 @@ class Recorder:
         call = Call(self, capture, self.connection(cursor), cursor, text)
         if call.session.call is not None:
             return None
-        if _EXTRA in vars(cursor):
-            vars(cursor)[_EXTRA] = None
+        kept = kept_with(cursor)
+        if _EXTRA in kept:
+            kept[_EXTRA] = None
         return call
 
     def _sending(self, capture: Capture | None, connection: Any, text: Any) -> Step | None:
@@ -514,6 +521,33 @@ class Recorder:
         return called  # type: ignore[return-value]
 
 
+#: What is kept with objects that have no place for it.
+_beside: WeakKeyDictionary[Any, dict[str, Any]] = WeakKeyDictionary()
+
+
+def kept_with(thing: Any) -> dict[str, Any]:
+    """What hooks keep with one of the driver's objects: in its attributes, or beside it where it has none."""
+    try:
+        attributes: dict[str, Any] = vars(thing)
+    except TypeError:
+        try:
+            return _beside.setdefault(thing, {})
+        except TypeError:  # nothing can be kept with it
+            return {}
+    return attributes
+
+
+def begun(call: Call, ends: re.Pattern[str] = _ENDS) -> bool | None:
+    """Whether a transaction was begun, where only the statements tell; None after what matches `ends`."""
+    session, head = call.session, plain(call.text)[:_HEAD_CHARS]
+    if _BEGINS.match(head):
+        session.begun = True
+    elif ends.match(head):
+        session.begun = False
+        return None
+    return session.begun
+
+
 def _argument(args: list[Any], kwargs: dict[str, Any], position: int, name: str) -> Any:
     return args[position] if len(args) > position else kwargs.get(name)
 
@@ -526,5 +560,7 @@ def _size(sets: Any) -> int | None:
 
 
 def plain(text: Any) -> str:
-    """A statement, or a name, as text."""
-    return text if isinstance(text, str) else bytes(text).decode("utf-8", "replace")
+    """A statement, or a name, as text; of a long one only the beginning is looked at where it has to be decoded."""
+    if isinstance(text, str):
+        return text
+    return bytes(text[:_HEAD_CHARS]).decode("utf-8", "replace") if isinstance(text, (bytes, bytearray)) else ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from perf_middleware.collector.calls import Recorder, plain
+from perf_middleware.collector.calls import Recorder, begun, plain
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -19,14 +19,12 @@ if TYPE_CHECKING:
 
 MODULE = "MySQLdb.connections"
 
-_BEGINS = re.compile(r"\s*(BEGIN|START\s+TRANSACTION)\b", re.IGNORECASE)
 #: COMMIT, ROLLBACK but to a savepoint, and what commits by itself.
 _ENDS = re.compile(
     r"\s*(COMMIT|ROLLBACK(?!\s+(WORK\s+)?TO)|ALTER|CREATE(?!\s+TEMPORARY)|DROP(?!\s+TEMPORARY)|GRANT|RENAME|REVOKE"
     r"|SET\s+AUTOCOMMIT|TRUNCATE)\b",
     re.IGNORECASE,
 )
-_HEAD_CHARS = 80
 
 
 class _Recorder(Recorder):
@@ -40,12 +38,10 @@ class _Recorder(Recorder):
         return system, f"{where}/{plain(database or '')}"
 
     def inside(self, call: Call) -> bool | None:
-        session, head = call.session, plain(call.text[:_HEAD_CHARS])
-        begins, ends = _BEGINS.match(head), _ENDS.match(head)
-        session.begun = bool(begins) or (session.begun and not ends)
-        if session.begun:
+        is_begun = begun(call, _ENDS)
+        if is_begun:
             return True
-        return False if ends or call.connection.get_autocommit() else None
+        return False if is_begun is None or call.connection.get_autocommit() else None
 
     def is_open(self, connection: Any) -> bool:
         return bool(connection.open)

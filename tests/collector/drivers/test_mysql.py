@@ -13,7 +13,7 @@ import threading
 import warnings
 from contextlib import asynccontextmanager
 from importlib import import_module
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import pytest
 
@@ -39,8 +39,10 @@ class Driver:
     user, database = "user", "database"
     plain_error = "ProgrammingError"
     procedures = True
-    kinds = {"plain": "Cursor", "dict": "DictCursor", "streaming": "SSCursor", "streaming dict": "SSDictCursor"}
-    options = {}
+    kinds = MappingProxyType(
+        {"plain": "Cursor", "dict": "DictCursor", "streaming": "SSCursor", "streaming dict": "SSDictCursor"}
+    )
+    options = MappingProxyType({})
 
     def __init__(self, name, module, cursors, **changes):
         self.name, self.module, self.cursors = name, module, cursors
@@ -75,15 +77,17 @@ class Driver:
 class Connector(Driver):
     """Its cursors are chosen by options; those that do not buffer are streamed."""
 
-    kinds = {
-        "buffered": {"buffered": True},
-        "buffered dict": {"buffered": True, "dictionary": True},
-        "streaming": {},
-        "streaming raw": {"raw": True},
-        "streaming dict": {"dictionary": True},
-        "streaming prepared": {"prepared": True},
-        "streaming prepared dict": {"prepared": True, "dictionary": True},
-    }
+    kinds = MappingProxyType(
+        {
+            "buffered": {"buffered": True},
+            "buffered dict": {"buffered": True, "dictionary": True},
+            "streaming": {},
+            "streaming raw": {"raw": True},
+            "streaming dict": {"dictionary": True},
+            "streaming prepared": {"prepared": True},
+            "streaming prepared dict": {"prepared": True, "dictionary": True},
+        }
+    )
 
     async def cursor(self, connection, kind):
         return await done(connection.cursor(**self.kinds[kind]))
