@@ -108,13 +108,16 @@ class Call(Step):
         text: The statement as it was given.
         parameters: Its parameters.
         many: How many sets of them, or what counts those taken so far.
+        tried: Something was given to the connection to send.
         wire: Statements sent, and
         sent: the last one's text.
         apart: Its values are not in the text, but were sent apart from it.
 
     """
 
-    __slots__ = ("apart", "capture", "connection", "cursor", "many", "parameters", "sent", "session", "text", "wire")
+    __slots__ = (
+        *("apart", "capture", "connection", "cursor", "many", "parameters", "sent", "session", "text", "tried", "wire"),
+    )
 
     def __init__(self, recorder: Recorder, capture: Capture, connection: Any, cursor: Any, text: Any) -> None:
         super().__init__(recorder)
@@ -128,6 +131,7 @@ class Call(Step):
         self.wire = 0
         self.sent: Any = None
         self.apart = False
+        self.tried = cursor is None
 
     def __enter__(self) -> None:
         self.session.call = self
@@ -140,7 +144,7 @@ class Call(Step):
         many = self.many() if callable(self.many) else self.many
         if self.cursor is None and error is not None and not recorder.was_sent(error):
             self.wire = 0
-        if error is None and (not self.wire or many == 0):
+        if error is None and (not self.tried or many == 0):
             return  # no text, or no parameters: the driver did nothing
         if error is not None or many is not None or self.wire != 1 or recorder.awaits:
             extra = Extra(many=many, wire=self.wire)
@@ -148,8 +152,10 @@ class Call(Step):
             rows, extra = self._rows(extra)
         elif extra is not None:
             extra.error = recorder.describe(error)
-        ended = error is not None and recorder.errno(error) in _ENDING
-        inside = False if ended or not recorder.is_open(self.connection) else recorder.inside(self)
+        connection = self.connection
+        ended = connection is None or not recorder.is_open(connection)
+        ended = ended or (error is not None and recorder.errno(error) in _ENDING)
+        inside = False if ended else recorder.inside(self)
         token = self._token() if capture.keep else None
         note_query(capture, self.session, self.text, token, self.start_ns, end_ns, rows, inside, extra)
         if recorder.awaits and extra is not None:
@@ -188,7 +194,7 @@ class Sending(Step):
         self.call = call
         self.counts = text is None or not _STEERING.match(plain(text))
         call.wire += self.counts
-        call.sent = text
+        call.sent, call.tried = text, True
         call.apart |= text is None
 
     def end(self, end_ns: int, error: BaseException | None) -> None:  # noqa: ARG002 - the call itself is timed

@@ -96,7 +96,7 @@ class _Recorder(Recorder):
     def _call(self, capture: Capture | None, cursor: Any, text: Any) -> Call | None:
         call = super()._call(capture, cursor, text)
         if call is not None:
-            call.wire, call.apart = 1, True
+            call.wire, call.apart, call.tried = 1, True, True
         elif capture is None:
             unattributed.add()
         return call

@@ -407,7 +407,7 @@ def test_each_way_of_beginning_and_ending_is_a_transaction_with_its_outcome(cell
         await done(connection.commit())
         await driver.begin(connection)
         await done(cursor.execute(f"UPDATE {table} SET v = 'x'"))
-        await done(connection.rollback())
+        await done(cursor.execute("ROLLBACK"))
         await select(cursor)
         await driver.begin(connection)
         await done(cursor.execute(f"UPDATE {table} SET v = 'x'"))

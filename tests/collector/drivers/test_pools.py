@@ -77,9 +77,8 @@ def test_a_wait_for_another_s_connection_is_told_by_the_next_query_only(record, 
                 return seen
 
             waiting = asyncio.create_task(wait())
-            release_at_ns = perf_counter_ns() + HELD_MS * 1_000_000
-            while perf_counter_ns() < release_at_ns:
-                await asyncio.sleep(0)
+            async with held.cursor() as cursor:
+                await cursor.execute(f"SELECT SLEEP({HELD_MS / 1000})")
             await made.release(held)
             return await waiting
 
