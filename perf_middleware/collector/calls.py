@@ -279,6 +279,8 @@ class Recorder:
         name: The driver's.
         system: What it is for, while a connection cannot tell.
         awaits: Its methods are coroutine functions.
+        through_query: What cursors are given goes through a method of the connection, hooked with `query`, and is
+            counted there. Otherwise each call counts as one statement.
         statement: What the first argument of `execute` and `executemany` is called,
         parameters: the second of `execute`, and
         sets: the second of `executemany`.
@@ -289,6 +291,7 @@ class Recorder:
     name = ""
     system = "mysql"
     awaits = False
+    through_query = True
     statement = "query"
     parameters = "args"
     sets = "args"
@@ -306,17 +309,17 @@ class Recorder:
         """The connection in what a pool gave."""
         return result
 
-    def identify(self, connection: Any) -> tuple[str, str | None]:
-        """System and database, without credentials."""
-        raise NotImplementedError
+    def identify(self, connection: Any) -> tuple[str, str | None]:  # noqa: ARG002 - most drivers know
+        """System and database, without credentials; what it raises says that there is nothing to tell yet."""
+        return self.system, None
 
     def inside(self, call: Call) -> bool | None:
         """Whether a transaction is open after a call; None if that cannot be told."""
-        raise NotImplementedError
+        return bool(begun(call))
 
-    def is_open(self, connection: Any) -> bool:
+    def is_open(self, connection: Any) -> bool:  # noqa: ARG002 - most drivers know
         """Whether the connection still is one, as far as is known without asking the server."""
-        raise NotImplementedError
+        return True
 
     def is_streaming(self, cursor: Any, rows: Any) -> bool:
         """Whether the rows of the statement that was executed are still to come."""
@@ -474,10 +477,14 @@ class Recorder:
     def _call(self, capture: Capture | None, cursor: Any, text: Any) -> Call | None:
         """A call of a cursor; None for one that another makes, or that nobody collects."""
         if capture is None:
+            if not self.through_query:
+                unattributed.add()
             return None
         call = Call(self, capture, self.connection(cursor), cursor, text)
         if call.session.call is not None:
             return None
+        if not self.through_query:
+            call.wire, call.apart, call.tried = 1, True, True
         kept = kept_with(cursor)
         if _EXTRA in kept:
             kept[_EXTRA] = None

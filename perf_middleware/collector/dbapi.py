@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from perf_middleware.collector.calls import SESSION, Call, Recorder, Session, begun, kept_with
-from perf_middleware.collector.context import unattributed
 from perf_middleware.errors import fault, warn
 
 if TYPE_CHECKING:
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from types import FunctionType, ModuleType
 
     from perf_middleware.collector.calls import Get, Make
-    from perf_middleware.collector.context import Capture
     from perf_middleware.collector.patching import Patches
 
 _CONNECTION = "_perf_middleware_connection"
@@ -49,6 +47,7 @@ class Module:
 class _Recorder(Recorder):
     """Tells what PEP 249 tells: little of transactions, and nothing of how many statements are sent."""
 
+    through_query = False
     statement = "operation"
     parameters = "parameters"
     sets = "seq_of_parameters"
@@ -63,11 +62,6 @@ class _Recorder(Recorder):
             return cursor
         kept: Any = kept_with(cursor).get(_CONNECTION)
         return getattr(cursor, "connection", None) if kept is None else kept
-
-    def identify(self, connection: Any) -> tuple[str, str | None]:
-        if connection is None:
-            raise LookupError
-        return self.system, None
 
     def inside(self, call: Call) -> bool | None:
         """What the connection says of itself, by a common attribute; else what its statements say."""
@@ -92,14 +86,6 @@ class _Recorder(Recorder):
     def rows(self, result: Any) -> Any:
         """Of the cursor that a connection's own `execute` gives."""
         return getattr(result, "rowcount", None)
-
-    def _call(self, capture: Capture | None, cursor: Any, text: Any) -> Call | None:
-        call = super()._call(capture, cursor, text)
-        if call is not None:
-            call.wire, call.apart, call.tried = 1, True, True
-        elif capture is None:
-            unattributed.add()
-        return call
 
 
 class _Classes:

@@ -98,13 +98,15 @@ class _Preparing(Step):
 def hook(module: ModuleType, patches: Patches) -> None:
     """Patch the methods of asyncmy's classes that are Python's, and have the connections give our cursors."""
     recorder = _Recorder(module.errors.MySQLError)
-    connection, prepared = module.Connection, module.connection.PreparedStatement
+    connection = module.Connection
     patches.replace(connection, "cursor", _cursor(recorder, module.cursors, patches))
     patches.replace(connection, "query", recorder.query)
     patches.replace(connection, "select_db", recorder.select_db)
-    patches.replace(connection, "prepare", recorder.prepare)
-    patches.replace(prepared, "execute", recorder.run)
-    patches.replace(prepared, "execute_bulk", recorder.run_many)
+    prepared = getattr(module.connection, "PreparedStatement", None)
+    if prepared is not None:  # since 0.2.13
+        patches.replace(connection, "prepare", recorder.prepare)
+        patches.replace(prepared, "execute", recorder.run)
+        patches.replace(prepared, "execute_bulk", recorder.run_many)
     for name, text in _COMMANDS.items():
         patches.replace(connection, name, recorder.command(text))
     patches.replace(connection, "close", recorder.command("ROLLBACK", awaits=False))
