@@ -9,7 +9,6 @@ of its own. A driver's file tells what differs, in a subclass of `Recorder`.
 from __future__ import annotations
 
 import re
-from contextvars import ContextVar
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
@@ -48,8 +47,9 @@ _BEGINS = re.compile(r"\s*(BEGIN|START\s+TRANSACTION)\b", re.IGNORECASE)
 _ENDS = re.compile(r"\s*(COMMIT|ROLLBACK(?!\s+(WORK\s+)?TO))\b", re.IGNORECASE)
 _HEAD_CHARS: Final = 80
 
-#: How long each new connection of the checkout that is going on took to open, in nanoseconds.
-_opened: ContextVar[list[int] | None] = ContextVar("perf_middleware_opened", default=None)
+#: Checkouts that are going on, by their tasks. (A context variable might be reset by the garbage collector, which
+#: CPython 3.11 does not survive.)
+_checkouts: dict[object, Checkout] = {}
 
 
 class Session(Target):
@@ -120,7 +120,8 @@ class Call(Step):
     )
 
     def __init__(self, recorder: Recorder, capture: Capture, connection: Any, cursor: Any, text: Any) -> None:
-        super().__init__(recorder)
+        self.recorder = recorder
+        self.result: Any = None
         self.capture = capture
         self.connection = connection
         self.cursor = cursor
@@ -184,21 +185,25 @@ class Call(Step):
 class Sending(Step):
     """A statement on its way to the server for a running call; one that never left is not counted.
 
-    Without a text it is one that was prepared before.
+    Without a text it is one that was prepared before. What only steers is counted where it is all that is sent.
     """
 
     __slots__ = ("call", "counts")
 
     def __init__(self, recorder: Recorder, call: Call, text: Any) -> None:
-        super().__init__(recorder)
+        self.recorder = recorder
         self.call = call
-        self.counts = text is None or not _STEERING.match(plain(text))
+        first = not call.wire and not call.apart
+        self.counts = first or text is None or not _STEERING.match(plain(text))
         call.wire += self.counts
         call.sent, call.tried = text, True
-        call.apart |= text is None
+        if text is None:
+            call.apart = True
 
-    def end(self, end_ns: int, error: BaseException | None) -> None:  # noqa: ARG002 - the call itself is timed
-        """Take it back if it never left."""
+    def __enter__(self) -> None:
+        """Take no time: the call itself is timed."""
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
         if error is not None and not self.recorder.was_sent(error):
             self.call.wire -= self.counts
 
@@ -224,34 +229,36 @@ class Fetch(Step):
 class Checkout(Step):
     """A connection on its way out of a pool; what it takes to open one is no wait."""
 
-    __slots__ = ("capture", "opened", "token")
+    __slots__ = ("capture", "opening_ns", "task")
 
     def __init__(self, recorder: Recorder, capture: Capture) -> None:
         super().__init__(recorder)
         self.capture = capture
-        self.opened: list[int] = []
-        self.token = _opened.set(self.opened)
+        self.opening_ns = 0
+        self.task = _task() if recorder.awaits else None
+        if self.task is not None:
+            _checkouts[self.task] = self
 
     def end(self, end_ns: int, error: BaseException | None) -> None:
         """Note the wait."""
-        _opened.reset(self.token)
+        _checkouts.pop(self.task, None)
         if error is None:
             session = self.recorder.session(self.recorder.checked_out(self.result))
-            note_wait(self.capture, session, self.start_ns, end_ns - sum(self.opened))
+            note_wait(self.capture, session, self.start_ns, end_ns - self.opening_ns)
 
 
 class Opening(Step):
     """Connections being opened during a checkout."""
 
-    __slots__ = ("opened",)
+    __slots__ = ("checkout",)
 
-    def __init__(self, recorder: Recorder, opened: list[int]) -> None:
+    def __init__(self, recorder: Recorder, checkout: Checkout) -> None:
         super().__init__(recorder)
-        self.opened = opened
+        self.checkout = checkout
 
     def end(self, end_ns: int, error: BaseException | None) -> None:  # noqa: ARG002 - it took as long
         """Have it taken from the checkout's time."""
-        self.opened.append(end_ns - self.start_ns)
+        self.checkout.opening_ns += end_ns - self.start_ns
 
 
 class Selection(Step):
@@ -464,8 +471,8 @@ class Recorder:
         return None if capture is None else Checkout(self, capture)
 
     def _opening(self, *_: object) -> Step | None:
-        opened = _opened.get()
-        return None if opened is None else Opening(self, opened)
+        checkout = _checkouts.get(_task()) if _checkouts else None
+        return None if checkout is None else Opening(self, checkout)
 
     def _select_db(
         self, capture: Capture | None, connection: Any, args: list[Any], kwargs: dict[str, Any]
@@ -559,6 +566,12 @@ def begun(call: Call, ends: re.Pattern[str] = _ENDS) -> bool | None:
         session.begun = False
         return None
     return session.begun
+
+
+def _task() -> object:
+    from asyncio import current_task  # noqa: PLC0415 - who awaits has imported it
+
+    return current_task()
 
 
 def _argument(args: list[Any], kwargs: dict[str, Any], position: int, name: str) -> Any:

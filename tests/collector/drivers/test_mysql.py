@@ -16,6 +16,8 @@ from importlib import import_module
 from types import MappingProxyType, SimpleNamespace
 
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from perf_middleware import collector
 from perf_middleware.collector.context import unattributed
@@ -521,6 +523,45 @@ def test_concurrent_work_counts_to_its_own_profile(driver, record, opened):
         for thread in threads:
             thread.join()
     assert results == [True] * count
+
+
+@pytest.mark.parametrize("dialect", ["mysqldb", "mysqlconnector"])
+def test_sqlalchemy_s_statements_are_one_query_each(record, mariadb, dialect):
+    engine = sa.create_engine(url(mariadb, dialect), pool_pre_ping=True)
+    with record() as seen:
+        for _ in range(2):
+            with engine.begin() as connection:
+                connection.execute(sa.text("DO :a"), [{"a": 1}, {"a": 2}])
+                assert connection.execute(sa.text("SELECT :a"), {"a": 2}).scalar() in {2, "2"}
+    engine.dispose()
+    assert [query.fingerprint for query in seen.queries][-2:] == ["DO ?", "SELECT ?"]
+    assert [query.many for query in seen.queries if query.many] == [2, 2]
+
+
+@pytest.mark.parametrize("dialect", ["aiomysql", "asyncmy"])
+def test_sqlalchemy_s_awaited_statements_are_one_query_each(record, mariadb, dialect):
+    async def scenario():
+        engine = create_async_engine(url(mariadb, dialect))
+        async with engine.begin() as connection:  # asks for the version and the like
+            await connection.execute(sa.text("SELECT 1"))
+        with record() as seen:
+            async with engine.begin() as connection:
+                await connection.execute(sa.text("DO :a"), [{"a": 1}, {"a": 2}])
+                assert (await connection.execute(sa.text("SELECT :a"), {"a": 2})).scalar() in {2, "2"}
+                async with connection.stream(sa.text("SELECT seq FROM seq_1_to_9")) as rows:
+                    assert [row.seq async for row in rows] == list(range(1, 10))
+        await engine.dispose()
+        return seen
+
+    seen = asyncio.run(scenario())
+    assert [(query.many, query.wire) for query in seen.queries] == [(2, 2), (None, 1), (None, 1)]
+    assert all(" in scenario" in query.caller for query in seen.queries)
+
+
+def url(server, dialect):
+    collated = "&collation=utf8mb4_general_ci" if dialect == "mysqlconnector" else ""
+    where = f"{server.user}:{server.password}@{server.host}:{server.port}/{server.database}"
+    return f"mysql+{dialect}://{where}?charset=utf8mb4{collated}"
 
 
 def test_uninstalling_restores_the_identity_of_every_attribute(driver):
