@@ -147,7 +147,8 @@ class Call(Step):
             self.wire = 0
         if error is None and (not self.tried or many == 0):
             return  # no text, or no parameters: the driver did nothing
-        if error is not None or many is not None or self.wire != 1 or recorder.awaits:
+        on_loop = recorder.awaits and capture.loop_thread is not None
+        if error is not None or many is not None or self.wire != 1 or on_loop:
             extra = Extra(many=many, wire=self.wire)
         if error is None:
             rows, extra = self._rows(extra)
@@ -160,7 +161,7 @@ class Call(Step):
         token = self._token() if capture.keep else None
         note_query(capture, self.session, self.text, token, self.start_ns, end_ns, rows, inside, extra)
         if recorder.awaits and extra is not None:
-            extra.blocking = False
+            extra.blocking = False  # the event loop goes on while it is awaited
 
     def _rows(self, extra: Extra | None) -> tuple[Any, Extra | None]:
         """How many; where they are still to come, the cursor's fetches will add theirs."""
@@ -204,6 +205,11 @@ class Sending(Step):
         """Take no time: the call itself is timed."""
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if error is not None:
+            super().__exit__(kind, error, traceback)
+
+    def end(self, end_ns: int, error: BaseException | None) -> None:  # noqa: ARG002 - see above
+        """Take it back if it never left."""
         if error is not None and not self.recorder.was_sent(error):
             self.call.wire -= self.counts
 
@@ -431,7 +437,7 @@ class Recorder:
         call = self._call(capture, cursor, _argument(args, kwargs, 0, self.statement))
         if call is not None:
             sets = _argument(args, kwargs, 1, self.sets)
-            call.many = _size(sets)
+            call.many = size(sets)
             if call.many is None and hasattr(sets, "__next__"):
                 sets, call.many = counted(sets)
                 if len(args) > 1:
@@ -443,14 +449,14 @@ class Recorder:
     def _callproc(self, capture: Capture | None, cursor: Any, args: list[Any], kwargs: dict[str, Any]) -> Step | None:
         name = _argument(args, kwargs, 0, "procname")
         parameters = _argument(args, kwargs, 1, "args")
-        text = f"CALL `{name}`({', '.join('?' * (_size(parameters) or 0))})" if type(name) is str else name
+        text = f"CALL `{name}`({', '.join('?' * (size(parameters) or 0))})" if type(name) is str else name
         call = self._call(capture, cursor, text)
         if call is not None:
             call.parameters, call.apart = parameters or (), True
         return call
 
     def _query(self, capture: Capture | None, connection: Any, args: list[Any], kwargs: dict[str, Any]) -> Step | None:
-        step = self._sending(capture, connection, args[0] if args else next(iter(kwargs.values())))
+        step = self._sending(capture, connection, args[0] if args else next(iter(kwargs.values()), None))
         if step is None:
             unattributed.add()
         return step
@@ -479,7 +485,7 @@ class Recorder:
     ) -> Step | None:
         if capture is None:
             return None
-        return Selection(self, connection, plain(args[0] if args else next(iter(kwargs.values()))))
+        return Selection(self, connection, plain(args[0] if args else next(iter(kwargs.values()), None)))
 
     def _call(self, capture: Capture | None, cursor: Any, text: Any) -> Call | None:
         """A call of a cursor; None for one that another makes, or that nobody collects."""
@@ -578,7 +584,8 @@ def _argument(args: list[Any], kwargs: dict[str, Any], position: int, name: str)
     return args[position] if len(args) > position else kwargs.get(name)
 
 
-def _size(sets: Any) -> int | None:
+def size(sets: Any) -> int | None:
+    """How many; None where asking does not tell."""
     try:
         return len(sets)
     except Exception:  # noqa: BLE001 - it has no length, or one that cannot be told

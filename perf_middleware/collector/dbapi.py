@@ -8,6 +8,7 @@ what it runs is not seen.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from perf_middleware.collector.calls import SESSION, Call, Recorder, Session, begun, kept_with
 from perf_middleware.errors import fault, warn
@@ -61,6 +62,7 @@ class _Recorder(Recorder):
         if hasattr(cursor, "cursor"):
             return cursor
         kept: Any = kept_with(cursor).get(_CONNECTION)
+        kept = kept() if isinstance(kept, ref) else kept
         return getattr(cursor, "connection", None) if kept is None else kept
 
     def inside(self, call: Call) -> bool | None:
@@ -114,8 +116,9 @@ class _Classes:
             if hasattr(given, "cursor"):  # it is another connection, to the same database
                 db = self.recorder.session(connection).db
                 self.meet(given, lambda kept: kept.setdefault(SESSION, Session(self.recorder.system, db)))
-            else:
-                self.meet(given, lambda kept: kept.setdefault(_CONNECTION, connection))
+            else:  # what is kept beside an object must not keep it alive
+                own = hasattr(given, "__dict__")
+                self.meet(given, lambda kept: kept.setdefault(_CONNECTION, connection if own else ref(connection)))
             return given
 
         return cursor  # type: ignore[return-value]
@@ -124,8 +127,9 @@ class _Classes:
         """Where `connect` went, by the names of its arguments that hold no password."""
         host, port = given.get("host", ""), given.get("port", "")
         database = next((given[name] for name in ("database", "dbname", "db") if name in given), "")
-        where = f"{host}:{port}" if port else host
-        return Session(self.recorder.system, f"{where}/{database}" if where and database else where or database or None)
+        where = f"{host}:{port}" if port else f"{host}"
+        db = f"{where}/{database}" if where and database else f"{where}{database}"
+        return Session(self.recorder.system, db if db and "@" not in db else None)  # it may be a URL with a password
 
     def meet(self, thing: Any, keep: Callable[[dict[str, Any]], object]) -> None:
         """Patch its class if it is new, and keep something with it; the application's call must not fail of it."""

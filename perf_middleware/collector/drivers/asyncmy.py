@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from perf_middleware.collector.calls import Call, Recorder, Step, plain
+from perf_middleware.collector.calls import Call, Recorder, Step, plain, size
 from perf_middleware.collector.context import current, unattributed
 from perf_middleware.errors import fault
 
@@ -62,7 +62,7 @@ class _Recorder(Recorder):
         return self._around(self._run_many, original, get)
 
     def _prepare(self, _: object, __: object, args: list[Any], kwargs: dict[str, Any]) -> Step:
-        return _Preparing(self, args[0] if args else kwargs["query"])
+        return _Preparing(self, args[0] if args else kwargs.get("query"))
 
     def _run(self, capture: Capture | None, prepared: Any, args: list[Any], kwargs: dict[str, Any]) -> Step | None:
         step = self._sending(capture, prepared._connection, None)  # noqa: SLF001
@@ -76,7 +76,7 @@ class _Recorder(Recorder):
     def _run_many(self, capture: Capture | None, prepared: Any, args: list[Any], kwargs: dict[str, Any]) -> Step | None:
         step = self._run(capture, prepared, args, kwargs)
         if isinstance(step, Call):
-            step.many = len(args[0] if args else kwargs["rows"])
+            step.many = size(args[0] if args else kwargs.get("rows"))
         return step
 
 

@@ -28,8 +28,11 @@ class ConnectorRecorder(Recorder):
     sets = "seq_params"
 
     def connection(self, cursor: Any) -> Any:
-        """Weak where the connection is one in Python."""
-        return cursor._connection  # noqa: SLF001
+        """The object itself: cursors of a connection in Python have a weak proxy, whose object may be gone."""
+        try:
+            return cursor._connection.get_self()  # noqa: SLF001
+        except (AttributeError, ReferenceError):
+            return None
 
     def checked_out(self, result: Any) -> Any:
         """The pool's wrapper has it."""

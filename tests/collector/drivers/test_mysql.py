@@ -195,7 +195,6 @@ def run(cell, record, opened, sent):
             warnings.simplefilter("ignore", DeprecationWarning)  # the driver's own
             seen = asyncio.run(whole())
         assert not logged or sum(query.wire for query in seen.queries) == len(seen.sent), (seen.queries, seen.sent)
-        assert len([query for query in seen.queries if query.blocking]) == 0
         return seen
 
     return running
@@ -378,17 +377,20 @@ def test_a_stored_procedure_is_one_query(cell, run):
 
 
 def test_several_statements_in_one_text_are_one_query(cell, run):
-    if cell[0].name == "aiomysql" or "prepared" in cell[1]:
-        pytest.skip("takes one statement at a time")
+    refused = "prepared" in cell[1]
 
     async def scenario(cursor, connection):
+        if refused:
+            with pytest.raises(Exception, match="syntax"):
+                await done(cursor.execute("SELECT 1; SELECT 2"))
+            return
         await done(cursor.execute("SELECT 1; SELECT 2"))
         await done(cursor.fetchall())
         assert await done(cursor.nextset())
         assert len(await done(cursor.fetchall())) == 1
 
-    seen = run(scenario)
-    assert len(seen.queries) == 1
+    (query,) = run(scenario).queries
+    assert (query.error is not None) == refused
 
 
 # --------------------------------------------------------------------------------------------------- transactions
@@ -453,6 +455,21 @@ def test_a_connection_opened_before_the_hooks_is_seen(driver, opened, request):
         return seen
 
     assert len(asyncio.run(scenario()).queries) == 1
+
+
+def test_only_a_driver_that_blocks_blocks_the_event_loop(driver, record, opened):
+    async def scenario():
+        async with opened(driver) as connection:
+            with record() as seen:
+                seen.capture.on_loop(threading.get_ident())
+                cursor = await done(connection.cursor())
+                await done(cursor.execute("SELECT 1"))
+                await done(cursor.fetchall())
+                await done(cursor.close())
+        return seen
+
+    blocking = {query.blocking for query in asyncio.run(scenario()).queries}
+    assert blocking == {not driver.awaits}
 
 
 def test_another_database_is_followed(driver, record, opened):

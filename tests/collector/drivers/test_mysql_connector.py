@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import mysql.connector
 import pytest
 
@@ -38,6 +40,19 @@ def test_a_text_of_nothing_and_a_prepared_statement_without_its_values_are_no_qu
         with connection.cursor(prepared=True) as cursor:
             cursor.execute("SELECT %s")
     assert seen.queries == []
+
+
+def test_a_cursor_whose_connection_is_gone_fails_as_it_does_without_us(record, mariadb):
+    given = {"host": mariadb.host, "port": mariadb.port, "user": mariadb.user, "password": mariadb.password}
+    given |= {"charset": "utf8mb4", "collation": "utf8mb4_general_ci", "ssl_disabled": True}
+    connection = mysql.connector.connect(**given, use_pure=True)
+    cursor = connection.cursor()
+    connection.close()
+    del connection
+    gc.collect()
+    with record() as seen, pytest.raises(mysql.connector.ProgrammingError, match="not connected"):
+        cursor.execute("SELECT 1")
+    assert [(query.wire, query.error) for query in seen.queries] == [(0, "ProgrammingError")]
 
 
 def test_prepared_statements_are_told_apart_by_their_parameters(record, opened):
