@@ -10,8 +10,9 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from perf_middleware.collector.calls import Call, Recorder, Step, plain, size
+from perf_middleware.collector.calls import Call, Step, plain, size
 from perf_middleware.collector.context import current, unattributed
+from perf_middleware.collector.drivers.aiomysql import COMMANDS, AiomysqlRecorder
 from perf_middleware.errors import fault
 
 if TYPE_CHECKING:
@@ -23,25 +24,16 @@ if TYPE_CHECKING:
 
 MODULE = "asyncmy"
 
-_IN_TRANSACTION, _AUTOCOMMIT = 1, 2  # SERVER_STATUS_IN_TRANS, SERVER_STATUS_AUTOCOMMIT
 _TEXT = "_perf_middleware_text"
 
 
-class _Recorder(Recorder):
+class _Recorder(AiomysqlRecorder):
     name = "asyncmy"
-    awaits = True
 
     def identify(self, connection: Any) -> tuple[str, str]:
         system = "mariadb" if "mariadb" in connection.get_server_info().lower() else "mysql"
         where = connection._unix_socket or f"{connection._host}:{connection._port}"  # noqa: SLF001
         return system, f"{where}/{plain(connection._db or '')}"  # noqa: SLF001
-
-    def inside(self, call: Call) -> bool | None:
-        status, result = call.connection.server_status, call.connection._result  # noqa: SLF001
-        if status & (_IN_TRANSACTION | _AUTOCOMMIT):
-            return bool(status & _IN_TRANSACTION)
-        # A result that is still to be read has told no status.
-        return None if result is not None and result.unbuffered_active else False
 
     def is_open(self, connection: Any) -> bool:
         return bool(connection.connected)
@@ -85,7 +77,7 @@ class _Preparing(Step):
 
     __slots__ = ("text",)
 
-    def __init__(self, recorder: Recorder, text: Any) -> None:
+    def __init__(self, recorder: _Recorder, text: Any) -> None:
         super().__init__(recorder)
         self.text = text
 
@@ -107,7 +99,7 @@ def hook(module: ModuleType, patches: Patches) -> None:
         patches.replace(connection, "prepare", recorder.prepare)
         patches.replace(prepared, "execute", recorder.run)
         patches.replace(prepared, "execute_bulk", recorder.run_many)
-    for name, text in _COMMANDS.items():
+    for name, text in COMMANDS.items():
         patches.replace(connection, name, recorder.command(text))
     patches.replace(connection, "close", recorder.command("ROLLBACK", awaits=False))
     patches.replace(module.Pool, "_acquire", recorder.checkout)
@@ -143,13 +135,3 @@ def _cursor(recorder: _Recorder, cursors: ModuleType, patches: Patches) -> Any:
         return cursor  # type: ignore[return-value]
 
     return make
-
-
-#: Methods that send a fixed statement by a way of their own. The server rolls back what `close` leaves open.
-_COMMANDS = {
-    "begin": "BEGIN",
-    "commit": "COMMIT",
-    "rollback": "ROLLBACK",
-    "autocommit": "SET autocommit",
-    "show_warnings": "SHOW WARNINGS",
-}
