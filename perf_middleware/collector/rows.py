@@ -53,9 +53,9 @@ COUNTING: Final = 2
 
 #: The facts of a row, in their order. Times are seconds of `perf_counter`, the clock of `perf_counter_ns`: as floats
 #: they cost half, and tell a nanosecond apart for the first hundred days of a machine. The duration is there beside
-#: both ends, since a column of differences costs more than one more fact. The text is the statement itself where the text was not worth keeping; the code
-#: and its last instruction are the caller's; `INSIDE` is whether a transaction is open afterwards (None: if the
-#: statement used a table); `EXTRA` is None for most.
+#: both ends, since a column of differences costs more than one more fact. The text is the statement itself where it
+#: was not worth keeping; the code and its last instruction are the caller's; `INSIDE` is whether a transaction is open
+#: afterwards (None: if the statement used a table); `EXTRA` is None for most.
 TEXT, START_S, END_S, DURATION_S, TARGET, TOKEN, CODE, LASTI, ROWS, INSIDE, EXTRA = range(11)
 WIDTH: Final = 11
 
