@@ -76,7 +76,7 @@ def test_file_names_without_an_end_are_forgotten(monkeypatch):
     monkeypatch.setattr(caller, "MAX_FILENAMES", 50)
     for number in range(200):
         load(f"/made/up/{number}.py", "found = find()")
-    assert len(caller._is_application) <= 50
+    assert len(caller._verdicts) <= 50
 
 
 def test_a_current_folder_that_is_gone_is_no_fault(tmp_path, monkeypatch):
