@@ -9,16 +9,17 @@ from __future__ import annotations
 import threading
 from importlib import import_module
 
-from perf_middleware.collector.context import propagate, unattributed
+from perf_middleware.collector.context import unattributed
 from perf_middleware.collector.hooking import Hook, Hookable
 from perf_middleware.collector.patching import Patches
+from perf_middleware.collector.propagating import propagate
 from perf_middleware.errors import OptionError
 from perf_middleware.extensions import extensions
 
 __all__ = ["Hookable", "Patches", "install", "known", "propagate", "status", "unattributed", "uninstall"]
 
 #: Ours by name; each is imported only when asked for.
-_DRIVERS = {name: f"perf_middleware.collector.drivers.{name}" for name in ("pymysql", "sqlite3")}
+_DRIVERS = {name: f"perf_middleware.collector.drivers.{name}" for name in ("aiosqlite", "pymysql", "sqlite3")}
 
 
 _hooks: dict[str, Hook] = {}

@@ -30,8 +30,8 @@ STDLIB: Final = tuple({folder + os.sep for folder in (_STDLIB, os.path.realpath(
 _PASS_ON: Final = frozenset((
     # database libraries
     "MySQLdb", "aiomysql", "aiosqlite", "asyncmy", "asyncpg", "databases", "django/db", "flask_sqlalchemy", "mysql",
-    "peewee", "piccolo", "playhouse", "pony", "psycopg", "psycopg2", "psycopg_pool", "pymysql", "sqlalchemy", "sqlmodel",
-    "tortoise",
+    "peewee", "piccolo", "playhouse", "pony", "psycopg", "psycopg2", "psycopg_pool", "pymysql", "sqlalchemy",
+    "sqlmodel", "tortoise",
     # event loops and threads
     "anyio", "asgiref", "eventlet", "gevent", "greenlet", "trio", "uvloop",
     # servers and launchers

@@ -13,7 +13,8 @@ from time import perf_counter_ns
 
 import pytest
 
-from perf_middleware.collector.context import FOLD_EVERY, Capture, current, propagate, unattributed
+from perf_middleware.collector.context import FOLD_EVERY, Capture, current, unattributed
+from perf_middleware.collector.propagating import propagate
 from perf_middleware.collector.rows import MAX_FOLDED, WIDTH, Target
 from perf_middleware.record import Profile
 
