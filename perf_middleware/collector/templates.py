@@ -53,7 +53,8 @@ def django_line(frame: FrameType) -> tuple[CodeType, int] | None:
         return None
     if type(path) is not str or type(line) is not int:
         return None
-    return _line(path, line, name if type(name) is str else path), NO_INSTRUCTION
+    # The name may be one that Django marks as safe; by its type, since `isinstance` would wake a lazy one.
+    return _line(path, line, str.__str__(name) if issubclass(type(name), str) else path), NO_INSTRUCTION
 
 
 @lru_cache(maxsize=MAX_LINES)
