@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from perf_middleware.collector.templates import DJANGO_NODES, django_line, is_jinja, jinja_line
-from perf_middleware.collector.whose import APPLICATION, MAX_FILENAMES, NOBODY, STDLIB, absolute, whose
+from perf_middleware.collector.whose import APPLICATION, INSTALLED, MAX_FILENAMES, NOBODY, STDLIB, absolute, whose
 
 if TYPE_CHECKING:
     from types import CodeType, FrameType
@@ -44,7 +44,7 @@ _GREENLET_SPAWN: Final = ("/sqlalchemy/util/concurrency.py", "/sqlalchemy/util/_
 
 #: A comprehension is part of the function it stands in, as Python 3.12 has it; so is the name of a lambda.
 _COMPREHENSION: Final = re.compile(r"(\.<locals>)?\.<(listcomp|setcomp|dictcomp|genexpr)>(?=\.|$)")
-_LAMBDA: Final = re.compile(r"\.<locals>(?=\.<lambda>$)")
+_LAMBDA: Final = re.compile(r"\.<locals>(?=\.<lambda>)")
 
 #: By a code object's id and an instruction in it: that object, and the text.
 _described: dict[tuple[int, int], tuple[CodeType, str]] = {}
@@ -66,6 +66,9 @@ def find_caller(depth: int = 2) -> Place:
     something itself; else (None, 0).
     """
     frame = sys._getframe(depth)  # noqa: SLF001 - the documented way to look at the stack without building one
+    code = frame.f_code
+    if _verdicts.get(code.co_filename) is True:  # as it is for most
+        return code, frame.f_lasti
     return _nearest(frame) or _next_best(frame)
 
 
@@ -84,9 +87,10 @@ def _nearest(frame: FrameType) -> Place | None:
             place: Place | None = verdict(frame)
             if place is not None and place[0] is not None and whose(place[0].co_filename) == APPLICATION:
                 return place
-        if frame.f_back is None:
-            return None
-        frame = frame.f_back
+        back = frame.f_back
+        if back is None:
+            break
+        frame = back
     return None
 
 
@@ -131,16 +135,19 @@ def _nearest_installed(frame: FrameType) -> Place:
     Its code is a copy: hooks may remember an application's code, whose frames are the answer wherever they are met.
     """
     best: Place = NOWHERE
+    best_rank = NOBODY
     for _ in range(MAX_FRAMES):
         verdict = _verdicts.get(frame.f_code.co_filename)
         if verdict is _END:
             break
         place = (verdict and verdict(frame)) or (frame.f_code, frame.f_lasti)
-        if _rank(place) > _rank(best):
-            best = place
-        if frame.f_back is None:
+        rank = _rank(place)
+        if rank > best_rank:
+            best, best_rank = place, rank
+        back = frame.f_back
+        if back is None or rank == INSTALLED:
             break
-        frame = frame.f_back
+        frame = back
     code, lasti = best
     return best if code is None else (_copy(code), lasti)
 

@@ -12,6 +12,8 @@ import types
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import create_async_engine
 
 import perf_middleware
 from perf_middleware.collector import caller
@@ -148,6 +150,30 @@ def test_a_decorated_function_is_itself():
     assert view()[1].endswith(" in view")
 
 
+@pytest.mark.parametrize(
+    ("source", "line", "function"),
+    [
+        ("ask = lambda: find()\nask()", 1, "<lambda>"),
+        ("class Shop:\n  def orders(self):\n    return [\n      (lambda: find())() for _ in '1']\nShop().orders()", 4, "Shop.orders.<lambda>"),
+        ("def view():\n  return (lambda: (lambda:\n    find())())()\nview()", 3, "view.<lambda>.<lambda>"),
+        ("def view():\n  def inner():\n    return {number: find() for number in '1'}\n  inner()\nview()", 3, "inner"),
+        ("def view():\n  yield find()\nlist(view())", 2, "view"),
+        ("from functools import *\n@cache\ndef view():\n  find()\npartial(view)()", 4, "view"),
+        ("from contextlib import *\n@contextmanager\ndef opened():\n  find()\n  yield\nwith opened(): pass", 4, "opened"),
+        ("from contextlib import *\nclass C(ContextDecorator):\n  __enter__ = __exit__ = lambda *_: None\n@C()\ndef view():\n  find()\nview()", 6, "view"),
+        ("def twice(f):\n  return lambda: f()\n@twice\ndef view():\n  find()\nview()", 5, "view"),
+        ("class Shop:\n  @property\n  def orders(self):\n    find()\nShop().orders", 4, "Shop.orders"),
+        ("from asyncio import run\nasync def view():\n  return [find() async for _ in rows()]\nasync def rows():\n  yield 1\nrun(view())", 3, "view"),
+        ("from asyncio import run, gather\nasync def row():\n  find()\nasync def view():\n  await gather(row())\nrun(view())", 3, "row"),
+        ("query = 1\nfind(\n  query,\n)", 2, "<module>"),
+    ],
+)  # fmt: skip
+def test_the_line_and_the_function_that_a_developer_would_name(source, line, function):
+    found = []
+    exec(compile(source, "/srv/shop.py", "exec"), {"find": lambda *_: found.append(find_caller(2)), "__name__": "shop"})
+    assert [describe(*place) for place in found] == [f"/srv/shop.py:{line} in {function}"]
+
+
 def test_a_symlinked_application_is_shown_below_its_import_root(tmp_path, monkeypatch):
     real = tmp_path / "releases" / "1" / "shop"
     real.mkdir(parents=True)
@@ -217,6 +243,25 @@ def asked(*paths, find=lambda: find_caller(3)):
 )
 def test_who_asked_by_the_files_on_the_stack(paths, said):
     assert describe(*asked(*paths)) == (said and f"{said}:1 in run")
+
+
+def test_what_sqlalchemy_runs_for_those_who_await_has_the_awaiting_line():
+    """Its own code runs in a greenlet whose stack has none of the application's frames; the other one waits."""
+    found = []
+    library = {"find": lambda: found.append(find_caller(2))}
+    exec(compile("def listen(*_): find()", f"{INSTALLED}/tool/events.py", "exec"), library)
+
+    async def main():
+        engine = create_async_engine("sqlite+aiosqlite://")
+        async with engine.connect() as connection:
+            sa.event.listen(engine.sync_engine, "before_cursor_execute", library["listen"])
+            await connection.execute(sa.text("SELECT 1"))
+            line = sys._getframe().f_lineno - 1
+        await engine.dispose()
+        return line
+
+    line = asyncio.run(main())
+    assert [describe(*place) for place in found] == [f"{HERE}:{line} in main"]
 
 
 def test_the_code_that_is_found_for_a_library_is_no_frame_s_code():
