@@ -154,20 +154,47 @@ def test_a_decorated_function_is_itself():
     ("source", "line", "function"),
     [
         ("ask = lambda: find()\nask()", 1, "<lambda>"),
-        ("class Shop:\n  def orders(self):\n    return [\n      (lambda: find())() for _ in '1']\nShop().orders()", 4, "Shop.orders.<lambda>"),
+        (
+            "class Shop:\n  def orders(self):\n    return [\n      (lambda: find())() for _ in '1']\nShop().orders()",
+            4,
+            "Shop.orders.<lambda>",
+        ),
         ("def view():\n  return (lambda: (lambda:\n    find())())()\nview()", 3, "view.<lambda>.<lambda>"),
-        ("def view():\n  def inner():\n    return {number: find() for number in '1'}\n  inner()\nview()", 3, "inner"),
+        (
+            "def view():\n  def inner():\n    return {number: find() for number in '1'}\n  inner()\nview()",
+            3,
+            "inner",
+        ),
         ("def view():\n  yield find()\nlist(view())", 2, "view"),
         ("from functools import *\n@cache\ndef view():\n  find()\npartial(view)()", 4, "view"),
-        ("from contextlib import *\n@contextmanager\ndef opened():\n  find()\n  yield\nwith opened(): pass", 4, "opened"),
-        ("from contextlib import *\nclass C(ContextDecorator):\n  __enter__ = __exit__ = lambda *_: None\n@C()\ndef view():\n  find()\nview()", 6, "view"),
+        (
+            "from contextlib import *\n@contextmanager\ndef opened():\n  find()\n  yield\nwith opened(): pass",
+            4,
+            "opened",
+        ),
+        (
+            "from contextlib import *\nclass C(ContextDecorator):\n"
+            "  __enter__ = __exit__ = lambda *_: None\n@C()\ndef view():\n  find()\nview()",
+            6,
+            "view",
+        ),
         ("def twice(f):\n  return lambda: f()\n@twice\ndef view():\n  find()\nview()", 5, "view"),
         ("class Shop:\n  @property\n  def orders(self):\n    find()\nShop().orders", 4, "Shop.orders"),
-        ("from asyncio import run\nasync def view():\n  return [find() async for _ in rows()]\nasync def rows():\n  yield 1\nrun(view())", 3, "view"),
-        ("from asyncio import run, gather\nasync def row():\n  find()\nasync def view():\n  await gather(row())\nrun(view())", 3, "row"),
+        (
+            "from asyncio import run\nasync def view():\n  return [find() async for _ in rows()]\n"
+            "async def rows():\n  yield 1\nrun(view())",
+            3,
+            "view",
+        ),
+        (
+            "from asyncio import run, gather\nasync def row():\n  find()\nasync def view():\n"
+            "  await gather(row())\nrun(view())",
+            3,
+            "row",
+        ),
         ("query = 1\nfind(\n  query,\n)", 2, "<module>"),
     ],
-)  # fmt: skip
+)
 def test_the_line_and_the_function_that_a_developer_would_name(source, line, function):
     found = []
     exec(compile(source, "/srv/shop.py", "exec"), {"find": lambda *_: found.append(find_caller(2)), "__name__": "shop"})
