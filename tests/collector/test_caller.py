@@ -173,22 +173,28 @@ def test_a_decorated_function_is_itself():
             "opened",
         ),
         (
-            "from contextlib import *\nclass C(ContextDecorator):\n"
-            "  __enter__ = __exit__ = lambda *_: None\n@C()\ndef view():\n  find()\nview()",
+            (
+                "from contextlib import *\nclass C(ContextDecorator):\n"
+                "  __enter__ = __exit__ = lambda *_: None\n@C()\ndef view():\n  find()\nview()"
+            ),
             6,
             "view",
         ),
         ("def twice(f):\n  return lambda: f()\n@twice\ndef view():\n  find()\nview()", 5, "view"),
         ("class Shop:\n  @property\n  def orders(self):\n    find()\nShop().orders", 4, "Shop.orders"),
         (
-            "from asyncio import run\nasync def view():\n  return [find() async for _ in rows()]\n"
-            "async def rows():\n  yield 1\nrun(view())",
+            (
+                "from asyncio import run\nasync def view():\n  return [find() async for _ in rows()]\n"
+                "async def rows():\n  yield 1\nrun(view())"
+            ),
             3,
             "view",
         ),
         (
-            "from asyncio import run, gather\nasync def row():\n  find()\nasync def view():\n"
-            "  await gather(row())\nrun(view())",
+            (
+                "from asyncio import run, gather\nasync def row():\n  find()\nasync def view():\n"
+                "  await gather(row())\nrun(view())"
+            ),
             3,
             "row",
         ),
