@@ -36,7 +36,7 @@ _ENDS: Final = (
     *(os.path.join(_HERE, door) for door in ("wsgi.py", "asgi.py")),  # noqa: PTH118
     *(os.path.join(folder, "asyncio", part) for folder in STDLIB for part in ("events.py", "runners.py")),  # noqa: PTH118
 )
-_TRIO_LOOP: Final = "/trio/_core/_run.py"
+_LOOPS: Final = ("/trio/_core/_run.py", "/uvicorn/server.py")  # uvloop, under uvicorn, has no frames of its own
 _END: Final = object()
 
 #: Where SQLAlchemy runs what is synchronous for those who await it, by version.
@@ -98,7 +98,7 @@ def _judge(frame: FrameType) -> Any:
     filename = frame.f_code.co_filename
     path = absolute(filename).replace(os.sep, "/")
     verdict: Any = whose(filename) == APPLICATION
-    if path.endswith(_TRIO_LOOP) or absolute(filename) in _ENDS:
+    if path.endswith(_LOOPS) or absolute(filename) in _ENDS:
         verdict = _END
     elif path.endswith(f"/{DJANGO_NODES}"):
         verdict = django_line

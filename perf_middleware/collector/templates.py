@@ -20,6 +20,8 @@ JINJA_NO_FILE: Final = "<template>"
 #: Where Django's nodes are rendered, below the folder that packages are installed into.
 DJANGO_NODES: Final = "django/template/base.py"
 
+_BLANK: Final = compile("", "", "exec")
+
 #: Of no instruction: the line is the first one of the code.
 NO_INSTRUCTION: Final = -1
 
@@ -38,7 +40,11 @@ def jinja_line(frame: FrameType) -> tuple[CodeType, int] | None:
     path = frame.f_code.co_filename
     if path == JINJA_NO_FILE or path.endswith(".py"):  # made from no file, or compiled beforehand
         path = name
-    return _line(path, _template_line(lines, code_line), name), NO_INSTRUCTION
+    try:
+        line = _template_line(lines, code_line)
+    except ValueError:  # another library's, that only looks like it
+        return None
+    return _line(path, line, name), NO_INSTRUCTION
 
 
 def django_line(frame: FrameType) -> tuple[CodeType, int] | None:
@@ -75,4 +81,4 @@ def _line(path: str, line: int, name: str) -> CodeType:
 
     Two of them are equal only where all three are: the names of files are no part of what makes code equal.
     """
-    return compile("", path, "exec").replace(co_firstlineno=line, co_qualname=name, co_name=f"{path}:{line}")
+    return _BLANK.replace(co_filename=path, co_firstlineno=line, co_qualname=name, co_name=f"{path}:{line}")

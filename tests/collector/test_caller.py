@@ -271,7 +271,8 @@ def asked(*paths, find=lambda: find_caller(3)):
         ([f"{INSTALLED}/desk.py", f"{INSTALLED}/peewee.py"], f"{INSTALLED}/desk.py"),
         ([ORM, f"{INSTALLED}/pymysql/cursors.py"], None),
         (["/srv/serve.py", f"{INSTALLED}/desk/app.py", DOOR, ORM], None),
-        (["/env/bin/uvicorn", f"{INSTALLED}/uvicorn/server.py", LOOP, ORM], None),
+        (["/env/bin/daphne", f"{INSTALLED}/daphne/server.py", LOOP, ORM], None),
+        (["/env/bin/uvicorn", f"{INSTALLED}/uvicorn/server.py", ORM], None),
     ],
 )
 def test_who_asked_by_the_files_on_the_stack(paths, said):

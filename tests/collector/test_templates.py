@@ -68,8 +68,9 @@ def test_an_installed_package_s_template_leaves_the_query_to_the_application(tmp
     assert [said.partition(":")[0] for said in asking.said] == [HERE]
 
 
-def test_a_module_that_only_looks_like_a_template_is_what_it_is(asking):
-    odd = {"__jinja_template__": None, "debug_info": 7, "name": None, "ask": asking.ask}
+@pytest.mark.parametrize("names", [{"debug_info": 7, "name": None}, {"debug_info": "no lines", "name": "x"}, {}])
+def test_a_module_that_only_looks_like_a_template_is_what_it_is(asking, names):
+    odd = {"__jinja_template__": None, "ask": asking.ask, **names}
     exec(compile("def view(): ask()", "/env/site-packages/odd.py", "exec"), odd)
     odd["view"]()
     assert [said.partition(":")[0] for said in asking.said] == [HERE]
@@ -79,6 +80,12 @@ def test_lines_without_an_end_are_forgotten():
     for line in range(templates.MAX_LINES + 10):
         templates._line("a.html", line, "a.html")
     assert templates._line.cache_info().currsize == templates.MAX_LINES
+
+
+def test_a_template_s_name_may_be_any_text():
+    assert describe(templates._line("a\0b\ud800.html", 3, "x"), templates.NO_INSTRUCTION).endswith(
+        "b\ud800.html:3 in x"
+    )
 
 
 def test_equal_names_and_lines_in_two_folders_are_two_places():
