@@ -10,9 +10,10 @@ import threading
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from perf_middleware.collector.context import propagate, unattributed
+from perf_middleware.collector.context import unattributed
 from perf_middleware.collector.hooking import Hook, Hookable
 from perf_middleware.collector.patching import Patches
+from perf_middleware.collector.propagating import propagate
 from perf_middleware.errors import OptionError
 from perf_middleware.extensions import extensions
 
@@ -37,6 +38,7 @@ _DRIVERS = {
     name: f"perf_middleware.collector.drivers.{name}"
     for name in (
         "pymysql",
+        "aiosqlite",
         "aiomysql",
         "asyncmy",
         "mysql_connector",

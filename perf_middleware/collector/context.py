@@ -6,12 +6,11 @@ they run after the profile was finished is counted as unattributed, and nothing 
 
 from __future__ import annotations
 
-from contextvars import ContextVar, copy_context
-from functools import partial
+from contextvars import ContextVar
 from itertools import count
 from threading import Lock
 from time import perf_counter, perf_counter_ns
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import field
@@ -21,13 +20,9 @@ from perf_middleware.record import Profile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from concurrent.futures import Executor, Future
 
     from perf_middleware.collector.rows import Facts, Row, Target
     from perf_middleware.record import Shed
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 #: Rows past the detailed ones that wait for being folded into counters: a bound on memory, not on counting.
 FOLD_EVERY: Final = 1024
@@ -252,30 +247,3 @@ SUPPRESSED: Final = Capture(Profile(), keep=0, callers=False)
 SUPPRESSED.close()
 
 current: ContextVar[Capture | None] = ContextVar("perf_middleware_capture", default=None)
-
-
-def propagate(executor: Executor) -> Executor:
-    """Make a plain executor's jobs count to the profile that was open when they were submitted.
-
-    Without it such jobs have no context and count as unattributed. Returns the same executor; a second call does
-    nothing.
-
-    Raises:
-        TypeError: For an executor of processes: a context stays in its process.
-
-    """
-    from concurrent.futures import ProcessPoolExecutor  # noqa: PLC0415 - it brings multiprocessing
-
-    if isinstance(executor, ProcessPoolExecutor):
-        raise TypeError("propagate() wants an executor of threads: the jobs of processes cannot be told apart here")
-    submit = executor.submit
-    if getattr(submit, "propagates", False):
-        return executor
-
-    def submit_in_context(function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        return submit(partial(copy_context().run, function, *args, **kwargs))
-
-    submit_in_context.propagates = True  # type: ignore[attr-defined]
-    setter: Any = executor
-    setter.submit = submit_in_context
-    return executor

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
+import threading
 import types
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import create_async_engine
 
+import perf_middleware
 from perf_middleware.collector import caller
 from perf_middleware.collector.caller import describe, find_caller
 
@@ -76,7 +81,7 @@ def test_file_names_without_an_end_are_forgotten(monkeypatch):
     monkeypatch.setattr(caller, "MAX_FILENAMES", 50)
     for number in range(200):
         load(f"/made/up/{number}.py", "found = find()")
-    assert len(caller._is_application) <= 50
+    assert len(caller._verdicts) <= 50
 
 
 def test_a_current_folder_that_is_gone_is_no_fault(tmp_path, monkeypatch):
@@ -130,7 +135,7 @@ def test_a_generator_a_lambda_and_a_method():
 
     asks = lambda: (here(), 0)[0]  # noqa: E731
     assert next(generator())[1].endswith(" in generator")
-    assert asks()[1].endswith(" in <lambda>")
+    assert asks()[1].endswith(" in test_a_generator_a_lambda_and_a_method.<lambda>")
     assert Shop().orders()[1].endswith(" in Shop.orders")
 
 
@@ -143,6 +148,63 @@ def test_a_decorated_function_is_itself():
         return here()
 
     assert view()[1].endswith(" in view")
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "function"),
+    [
+        ("ask = lambda: find()\nask()", 1, "<lambda>"),
+        (
+            "class Shop:\n  def orders(self):\n    return [\n      (lambda: find())() for _ in '1']\nShop().orders()",
+            4,
+            "Shop.orders.<lambda>",
+        ),
+        ("def view():\n  return (lambda: (lambda:\n    find())())()\nview()", 3, "view.<lambda>.<lambda>"),
+        (
+            "def view():\n  def inner():\n    return {number: find() for number in '1'}\n  inner()\nview()",
+            3,
+            "inner",
+        ),
+        ("def view():\n  yield find()\nlist(view())", 2, "view"),
+        ("from functools import *\n@cache\ndef view():\n  find()\npartial(view)()", 4, "view"),
+        (
+            "from contextlib import *\n@contextmanager\ndef opened():\n  find()\n  yield\nwith opened(): pass",
+            4,
+            "opened",
+        ),
+        (
+            (
+                "from contextlib import *\nclass C(ContextDecorator):\n"
+                "  __enter__ = __exit__ = lambda *_: None\n@C()\ndef view():\n  find()\nview()"
+            ),
+            6,
+            "view",
+        ),
+        ("def twice(f):\n  return lambda: f()\n@twice\ndef view():\n  find()\nview()", 5, "view"),
+        ("class Shop:\n  @property\n  def orders(self):\n    find()\nShop().orders", 4, "Shop.orders"),
+        (
+            (
+                "from asyncio import run\nasync def view():\n  return [find() async for _ in rows()]\n"
+                "async def rows():\n  yield 1\nrun(view())"
+            ),
+            3,
+            "view",
+        ),
+        (
+            (
+                "from asyncio import run, gather\nasync def row():\n  find()\nasync def view():\n"
+                "  await gather(row())\nrun(view())"
+            ),
+            3,
+            "row",
+        ),
+        ("query = 1\nfind(\n  query,\n)", 2, "<module>"),
+    ],
+)
+def test_the_line_and_the_function_that_a_developer_would_name(source, line, function):
+    found = []
+    exec(compile(source, "/srv/shop.py", "exec"), {"find": lambda *_: found.append(find_caller(2)), "__name__": "shop"})
+    assert [describe(*place) for place in found] == [f"/srv/shop.py:{line} in {function}"]
 
 
 def test_a_symlinked_application_is_shown_below_its_import_root(tmp_path, monkeypatch):
@@ -176,27 +238,110 @@ def test_callers_can_be_switched_off(record):
     assert seen.queries[0].caller is None
 
 
-def test_a_stack_beyond_the_door_is_not_the_application_s(tmp_path):
-    """A query of library code alone has no caller, though a file of the application called the door."""
-    code = """
-import sqlite3, sys, types
-from perf_middleware.wsgi import PerfMiddleware
+# ------------------------------------------------------------------------------- where every frame is a library's
 
-library = types.ModuleType("library")
-source = '''
-def app(environ, start_response):
+INSTALLED = "/env/lib/python3/site-packages"
+DOOR = str(Path(perf_middleware.__file__).with_name("asgi.py"))
+LOOP = str(Path(asyncio.__file__).with_name("events.py"))
+SESSIONS = f"{INSTALLED}/django/contrib/sessions/backends/db.py"
+ORM = f"{INSTALLED}/sqlalchemy/orm/session.py"
+
+
+def asked(*paths, find=lambda: find_caller(3)):
+    """What is found where these files call one another, the first in a thread of its own, and the last one asks."""
+    found = []
+    call = lambda: found.append(find())  # noqa: E731
+    for path in reversed(paths):
+        layer = {"call": call}
+        exec(compile("def run(): call()", path, "exec"), layer)
+        call = layer["run"]
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+@pytest.mark.parametrize(
+    ("paths", "said"),
+    [
+        (["/srv/shop/views.py", f"{INSTALLED}/desk/models.py", ORM], "/srv/shop/views.py"),
+        ([f"{INSTALLED}/desk/app.py", f"{INSTALLED}/desk/models.py", ORM], f"{INSTALLED}/desk/models.py"),
+        ([f"{INSTALLED}/desk/app.py", f"{INSTALLED}/flask/app.py", ORM], f"{INSTALLED}/desk/app.py"),
+        ([f"{INSTALLED}/django/core/handlers/base.py", SESSIONS, f"{INSTALLED}/django/db/models/query.py"], SESSIONS),
+        ([f"{INSTALLED}/desk.py", f"{INSTALLED}/peewee.py"], f"{INSTALLED}/desk.py"),
+        ([ORM, f"{INSTALLED}/pymysql/cursors.py"], None),
+        (["/srv/serve.py", f"{INSTALLED}/desk/app.py", DOOR, ORM], None),
+        (["/env/bin/daphne", f"{INSTALLED}/daphne/server.py", LOOP, ORM], None),
+        (["/env/bin/uvicorn", f"{INSTALLED}/uvicorn/server.py", ORM], None),
+    ],
+)
+def test_who_asked_by_the_files_on_the_stack(paths, said):
+    assert describe(*asked(*paths)) == (said and f"{said}:1 in run")
+
+
+def test_what_sqlalchemy_runs_for_those_who_await_has_the_awaiting_line():
+    """Its own code runs in a greenlet whose stack has none of the application's frames; the other one waits."""
+    found = []
+    library = {"find": lambda: found.append(find_caller(2))}
+    exec(compile("def listen(*_): find()", f"{INSTALLED}/tool/events.py", "exec"), library)
+
+    async def main():
+        engine = create_async_engine("sqlite+aiosqlite://")
+        async with engine.connect() as connection:
+            sa.event.listen(engine.sync_engine, "before_cursor_execute", library["listen"])
+            await connection.execute(sa.text("SELECT 1"))
+            line = sys._getframe().f_lineno - 1
+        await engine.dispose()
+        return line
+
+    line = asyncio.run(main())
+    assert [describe(*place) for place in found] == [f"{HERE}:{line} in main"]
+
+
+def test_the_code_that_is_found_for_a_library_is_no_frame_s_code():
+    """A hook remembers code whose frames are the application's: a library's may be called by the application next."""
+    frames = []
+    code, lasti = asked(f"{INSTALLED}/desk/app.py", find=lambda: (frames.append(sys._getframe(2)), find_caller(3))[1])
+    assert frames[0].f_code is not code
+    assert describe(code, lasti) == describe(frames[0].f_code, lasti)
+
+
+def test_copies_of_code_without_an_end_are_forgotten(monkeypatch):
+    monkeypatch.setattr(caller, "MAX_DESCRIBED", 20)
+    for number in range(50):
+        asked(f"{INSTALLED}/desk/{number}.py")
+    assert len(caller._copies) <= 20
+
+
+def test_an_application_in_site_packages_has_its_own_line_and_not_its_client_s(tmp_path):
+    package = tmp_path / "site-packages" / "desk"
+    package.mkdir(parents=True)
+    package.joinpath("app.py").write_text(APP, encoding="utf-8")
+    script = tmp_path / "client.py"
+    script.write_text(CLIENT, encoding="utf-8")
+    ended = subprocess.run(
+        [sys.executable, script],
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site-packages")},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ended.stdout == "1 desk/app.py:2 in app\n", ended.stderr
+
+
+APP = """def app(environ, start_response):
     environ["connection"].execute("SELECT 1")
     start_response("200 OK", [])
     return []
-'''
-exec(compile(source, "/usr/lib/python3/dist-packages/library.py", "exec"), library.__dict__)
+"""
+CLIENT = """
+import sqlite3
+from desk.app import app
+from perf_middleware.wsgi import PerfMiddleware
+
 kept = []
-door = PerfMiddleware(library.app, log=False, sinks=[kept.append])
+door = PerfMiddleware(app, log=False, sinks=[kept.append])
 door({"REQUEST_METHOD": "GET", "connection": sqlite3.connect(":memory:")}, lambda *_: None)
 print(kept[0].query_count, kept[0].queries[0].caller)
 """
-    script = tmp_path / "client.py"
-    script.write_text(code, encoding="utf-8")
-    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=30, check=False)
-
-    assert ended.stdout == "1 None\n", ended.stderr

@@ -7,13 +7,11 @@ import gc
 import sqlite3
 import threading
 import weakref
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from time import perf_counter_ns
 
-import pytest
-
-from perf_middleware.collector.context import FOLD_EVERY, Capture, current, propagate, unattributed
+from perf_middleware.collector.context import FOLD_EVERY, Capture, current, unattributed
 from perf_middleware.collector.rows import MAX_FOLDED, WIDTH, Target
 from perf_middleware.record import Profile
 
@@ -88,11 +86,6 @@ def test_two_hundred_concurrent_requests_keep_their_own_counts(record):
         assert counted == wanted
 
 
-def test_propagate_refuses_processes():
-    with ProcessPoolExecutor(1) as executor, pytest.raises(TypeError, match="executor of threads"):
-        propagate(executor)
-
-
 # ---------------------------------------------------------------------------------------------------- what must
 
 
@@ -103,17 +96,6 @@ def test_gather_and_to_thread_count_to_their_request(record):
         return seen
 
     assert len(asyncio.run(request()).queries) == 50
-
-
-def test_propagate_carries_the_profile_into_an_executor_and_may_be_called_again(record):
-    with ThreadPoolExecutor(2) as executor:
-        assert propagate(propagate(executor)) is executor
-        submit = executor.submit
-        assert propagate(executor).submit is submit
-        with record() as seen:
-            executor.submit(select).result()
-            list(executor.map(select, ["SELECT 1", "SELECT 2"]))
-    assert len(seen.queries) == 3
 
 
 def test_a_nested_profile_s_queries_count_in_the_one_around_it_too(record):

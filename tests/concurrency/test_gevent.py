@@ -153,3 +153,25 @@ def test_what_gevent_runs_elsewhere_is_nobodys_but_for_an_executor_that_propagat
     done = subprocess.run([sys.executable, "-c", SPAWNED], env=env, capture_output=True, text=True, check=False)
     assert done.stderr == ""
     assert json.loads(done.stdout) == {"pool": [0, 1], "threadpool": [0, 1], "thread": [0, 1], "propagate": [1, 0]}
+
+
+LIBRARY = """
+import gevent
+from perf_middleware.collector.caller import describe, find_caller
+
+found = []
+library = {"find": lambda: found.append(describe(*find_caller(2)))}
+exec(compile("def run(): find()", "/env/site-packages/sqlalchemy/orm/session.py", "exec"), library)
+def view():
+    library["run"]()
+gevent.joinall([gevent.spawn(library["run"]), gevent.spawn(view)])
+print(found)
+"""
+
+
+def test_the_greenlet_that_waits_for_all_others_is_no_caller(tmp_path):
+    script = tmp_path / "shop.py"
+    script.write_text(LIBRARY, encoding="utf-8")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.stdout == "[None, 'shop.py:9 in view']\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, assert_type
 
 from perf_middleware import analyze, profile, propagate
@@ -88,7 +88,8 @@ async def awaits() -> None:
     assert_type(await coroutine(1), str)
 
 
-assert_type(propagate(ThreadPoolExecutor()), Executor)
+assert_type(propagate(ThreadPoolExecutor()), ThreadPoolExecutor)
+assert_type(propagate(ThreadPoolExecutor), type[ThreadPoolExecutor])
 install("pymysql")
 uninstall()
 
