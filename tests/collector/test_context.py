@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from time import perf_counter_ns
 
+import pytest
+
 from perf_middleware.collector.context import FOLD_EVERY, Capture, current, unattributed
 from perf_middleware.collector.rows import MAX_FOLDED, WIDTH, Target
 from perf_middleware.record import Profile
