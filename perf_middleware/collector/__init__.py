@@ -18,7 +18,9 @@ from perf_middleware.extensions import extensions
 __all__ = ["Hookable", "Patches", "install", "known", "propagate", "status", "unattributed", "uninstall"]
 
 #: Ours by name; each is imported only when asked for.
-_DRIVERS = {name: f"perf_middleware.collector.drivers.{name}" for name in ("pymysql", "sqlite3")}
+_DRIVERS = {
+    name: f"perf_middleware.collector.drivers.{name}" for name in ("psycopg", "psycopg_pool", "pymysql", "sqlite3")
+}
 
 
 _hooks: dict[str, Hook] = {}

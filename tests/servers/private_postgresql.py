@@ -19,7 +19,7 @@ from perf_middleware.cli.demo import servers
 #: Of a backend: its process, what kind of entry it is, and the text, whose further lines begin with a tab.
 _ENTRY = re.compile(r"^(\d+) (LOG|ERROR|FATAL|STATEMENT):  (.*(?:\n\t.*)*)", re.MULTILINE)
 _LOGGED = re.compile(r"(?:statement|execute [^:]*): ")
-_STEERS = re.compile(r"(?:BEGIN|START|COMMIT|ROLLBACK|SAVEPOINT|RELEASE|SET|RESET|SHOW|DEALLOCATE)\b", re.IGNORECASE)
+_STEERS = re.compile(r"(?:BEGIN|START|COMMIT|ROLLBACK|SAVEPOINT|RELEASE|SET|RESET|DEALLOCATE)\b", re.IGNORECASE)
 
 
 class PostgreSQL(msgspec.Struct, frozen=True):
