@@ -32,7 +32,7 @@ def same(one, other):
 
 
 def test_an_unknown_driver_is_refused_with_those_known():
-    with pytest.raises(OptionError, match=r"unknown name 'oracle'; known: pymysql, sqlite3"):
+    with pytest.raises(OptionError, match=r"unknown name 'oracle'; known: .*pymysql, .*sqlite3"):
         collector.install("oracle")
 
 

@@ -32,6 +32,7 @@ MODULE = "psycopg"
 _TARGET = "_perf_middleware_target"
 _BAD = 1  # libpq's status of a connection that is lost or closed
 _TUPLES_OK = 2  # its status of a result that has rows
+_COPY_IN = 4  # and of one that wants rows
 _ABORTED = "PipelineAborted"
 
 #: Of queries that go on after they were noted, by cursor: server-side ones, COPY, `executemany`, pipelines.
@@ -134,6 +135,18 @@ class Statement:
             fault("psycopg", error)
 
 
+def _drive(run: Callable[[Statement, Steps], Steps], statement: Statement, steps: Steps) -> Steps:
+    """Have the steps seen by `run`; on a closed connection none will be taken."""
+    if statement.was_open:
+        return run(statement, steps)
+    try:
+        statement.connection.fileno()  # as psycopg is about to do
+    except Exception as error:  # noqa: BLE001 - which it will meet itself
+        statement.failed(error)
+        statement.note(None)
+    return steps
+
+
 def _run(statement: Statement, steps: Steps, *, rows: bool = True) -> Steps:
     try:
         result = yield from steps
@@ -154,7 +167,7 @@ def _execute(original: Any, get: Get) -> FunctionType:
             return steps
         statement = Statement(capture, self, query, params)
         run = _run if self._conn._pipeline is None else _run_piped  # noqa: SLF001
-        return run(statement, steps)
+        return _drive(run, statement, steps)
 
     return _execute_gen  # type: ignore[return-value]
 
@@ -309,7 +322,7 @@ def _stream_send(original: Any, get: Get) -> FunctionType:
         if capture is None:
             unattributed.add()
             return steps
-        return _start_stream(Statement(capture, self, query, params), steps)
+        return _drive(_start_stream, Statement(capture, self, query, params), steps)
 
     return _stream_send_gen  # type: ignore[return-value]
 
@@ -356,7 +369,7 @@ def _start_copy(original: Any, get: Get) -> FunctionType:
         if capture is None:
             unattributed.add()
             return steps
-        return _run_open(Statement(capture, self, statement, params, Extra()), steps)
+        return _drive(_run_open, Statement(capture, self, statement, params, Extra()), steps)
 
     return _start_copy_gen  # type: ignore[return-value]
 
@@ -382,7 +395,7 @@ class _Finish:
         took_ns = perf_counter_ns() - self.start_ns
         try:
             cursor, extra = self.copy.cursor, self.extra
-            writes = hasattr(self.copy, "_direction") and self.copy._direction.name == "COPY_IN"  # noqa: SLF001
+            writes = self.copy._direction == _COPY_IN  # noqa: SLF001
             error = error or (self.aborted if writes else None)
             if error is not None:
                 extra.error = _error(error)
@@ -426,7 +439,7 @@ def _declare(original: Any, get: Get) -> FunctionType:
         if capture is None:
             unattributed.add()
             return steps
-        return _run_open(Statement(capture, self, query, params, Extra()), steps)
+        return _drive(_run_open, Statement(capture, self, query, params, Extra()), steps)
 
     return _declare_gen  # type: ignore[return-value]
 
