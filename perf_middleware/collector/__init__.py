@@ -19,7 +19,8 @@ __all__ = ["Hookable", "Patches", "install", "known", "propagate", "status", "un
 
 #: Ours by name; each is imported only when asked for.
 _DRIVERS = {
-    name: f"perf_middleware.collector.drivers.{name}" for name in ("psycopg", "psycopg_pool", "pymysql", "sqlite3")
+    name: f"perf_middleware.collector.drivers.{name}"
+    for name in ("psycopg", "psycopg2", "psycopg_pool", "pymysql", "sqlite3")
 }
 
 

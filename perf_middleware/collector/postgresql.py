@@ -55,6 +55,12 @@ def error_name(error: BaseException, sqlstate: object) -> str:
     return f"{name} {sqlstate}" if type(sqlstate) is str and len(sqlstate) == _SQLSTATE_CHARS else name
 
 
+def text_of(query: Any, context: Any) -> Any:
+    """The text of a composed statement; any other object stays what it is."""
+    as_string = getattr(query, "as_string", None)
+    return query if as_string is None else as_string(context)
+
+
 def note(  # noqa: PLR0917 - a row's facts, in its order
     capture: Capture,
     session: Session,

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 from perf_middleware.collector.context import unattributed
 from perf_middleware.collector.noting import counted
 from perf_middleware.collector.parameters import params_token
-from perf_middleware.collector.postgresql import INSIDE, NO_PARAMETERS, Session, database, error_name, note
+from perf_middleware.collector.postgresql import INSIDE, NO_PARAMETERS, Session, database, error_name, note, text_of
 from perf_middleware.collector.rows import COUNTING, Extra
 from perf_middleware.errors import fault
 
@@ -125,7 +125,7 @@ class Statement:
             session.inside = _inside(self.connection, session)
             query, extra, token = self.query, self.extra, None
             if not isinstance(query, (str, bytes)):
-                query = _text(query, self.cursor)
+                query = text_of(query, self.cursor)
             if self.capture.keep and (extra is None or extra.many is None):
                 token = NO_PARAMETERS if self.params is None else params_token(self.params)
             if extra is not None and extra.error is not None:
@@ -515,7 +515,7 @@ def _steer(capture: Capture, connection: Any, session: Connection, command: Any,
     finally:
         end_ns = perf_counter_ns()
         try:
-            text = command.decode() if isinstance(command, bytes) else _text(command, connection)
+            text = command.decode() if isinstance(command, bytes) else text_of(command, connection)
             session.inside = _inside(connection, session)
             if session.inside is None or connection._pipeline is not None:  # noqa: SLF001 - it is not answered yet
                 session.inside = not text.startswith(("COMMIT", "ROLLBACK")) or text.startswith("ROLLBACK TO")
@@ -593,12 +593,6 @@ def _is_open(connection: Any) -> bool:
 def _inside(connection: Any, session: Connection) -> bool | None:
     inside = INSIDE[connection.pgconn.transaction_status]
     return session.inside if inside is None else inside
-
-
-def _text(query: Any, context: Any) -> Any:
-    """The text of a composed statement; any other object stays what it is."""
-    as_string = getattr(query, "as_string", None)
-    return query if as_string is None else as_string(context)
 
 
 def _was_answered(error: BaseException) -> bool:
