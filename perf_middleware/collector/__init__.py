@@ -20,7 +20,7 @@ __all__ = ["Hookable", "Patches", "install", "known", "propagate", "status", "un
 #: Ours by name; each is imported only when asked for.
 _DRIVERS = {
     name: f"perf_middleware.collector.drivers.{name}"
-    for name in ("psycopg", "psycopg2", "psycopg_pool", "pymysql", "sqlite3")
+    for name in ("asyncpg", "psycopg", "psycopg2", "psycopg_pool", "pymysql", "sqlite3")
 }
 
 
