@@ -235,7 +235,7 @@ def _prepared_ask(original: Any, get: Get) -> FunctionType:
             return await original(self, args, limit, timeout)
         with _Statement(capture, self._connection, self._query, args, wire=1) as statement:
             result = await original(self, args, limit, timeout)
-            statement.rows = len(result)
+            statement.rows = len(result) or _rows_of(self._last_status)
             return result
 
     return bind_execute  # type: ignore[return-value]

@@ -297,6 +297,12 @@ class Cells:
         assert len(await statement.fetch(4)) == 4  # execute
         assert await statement.fetchval(2) == 1  # execute
         assert (await statement.fetchrow(2))["n"] == 1  # execute
+        assert await statement.fetch(0) == []  # execute
+
+    @staticmethod
+    async def prepared_change(connection):
+        for text in ("INSERT INTO items VALUES (1, 'a'), (2, 'b')", "CREATE TEMP TABLE others (id int)"):
+            await (await connection.prepare(text)).fetch()  # execute
 
     @staticmethod
     async def prepared_many(connection):
@@ -400,7 +406,8 @@ CELLS = {
         (None, None, 1, "DivisionByZeroError 22012"),
     ],
     "types_unknown": [(None, None, 1, None), (1, None, 4, None), (1, None, 1, None)],
-    "prepared": [(4, None, 1, None), ONE, ONE],
+    "prepared": [(4, None, 1, None), ONE, ONE, (0, None, 1, None)],
+    "prepared_change": [(2, None, 1, None), (None, None, 1, None)],
     "prepared_many": [(None, 2, 2, None), (3, 3, 3, None)],
     "prepared_failed": [(None, None, 1, "DivisionByZeroError 22012")],
     "cursor": [(210, None, 4, None)],
