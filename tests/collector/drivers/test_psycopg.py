@@ -630,6 +630,24 @@ def test_two_phase_commit_ends_the_transaction(record, connect):
     assert outcomes(seen) == ["rollback"]
 
 
+def test_rows_that_still_come_begin_no_transaction_and_are_in_the_one_that_is_open(record, connect):
+    connection = connect()
+
+    def ask():
+        list(connection.cursor().stream("SELECT id FROM items"))
+        with connection.cursor().copy("COPY items TO STDOUT") as copy:
+            list(copy)
+        with connection.pipeline():
+            connection.execute("SELECT id FROM items")
+
+    with record() as seen:
+        ask()
+        with connection.transaction():
+            ask()
+    assert outcomes(seen) == ["commit"]
+    assert [query.transaction for query in seen.queries] == [None] * 3 + [0] * 3
+
+
 def test_the_time_a_transaction_takes_to_begin_is_not_its_first_query_s(record, connect):
     connection = connect()
     connection.autocommit = False
