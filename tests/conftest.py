@@ -7,6 +7,7 @@ import sqlite3
 from contextlib import contextmanager
 
 import foreign_table
+import private_postgresql
 import pytest
 
 from perf_middleware.cli.demo import servers
@@ -31,6 +32,13 @@ def _or_skip(server):
 def mariadb():
     """A private MariaDB (`servers.MariaDB`), shared by the tests of a worker: each makes its own tables."""
     with _or_skip(servers.mariadb()) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgresql():
+    """A private PostgreSQL (`private_postgresql.PostgreSQL`), shared by the tests of a worker, as MariaDB is."""
+    with _or_skip(private_postgresql.postgresql()) as server:
         yield server
 
 

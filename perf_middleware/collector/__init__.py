@@ -44,6 +44,10 @@ _DRIVERS = {
         "mysql_connector",
         "mysql_connector_aio",
         "mysqlclient",
+        "asyncpg",
+        "psycopg",
+        "psycopg2",
+        "psycopg_pool",
         "sqlite3",
     )
 }
