@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from types import CodeType
+    from types import CodeType, FrameType
 
 #: Frames looked at before giving up: deeper stacks have no application frame that explains the query.
 MAX_FRAMES: Final = 200
@@ -49,9 +49,13 @@ _described: dict[tuple[int, int], tuple[CodeType, str]] = {}
 _is_application: dict[str, object] = {}
 
 
-def find_caller(depth: int = 2) -> tuple[CodeType | None, int]:
-    """The code and last instruction of the nearest frame that is the application's own, or (None, 0)."""
-    frame = sys._getframe(depth)  # noqa: SLF001 - the documented way to look at the stack without building one
+def find_caller(depth: int = 2, frame: FrameType | None = None) -> tuple[CodeType | None, int]:
+    """The code and last instruction of the nearest frame that is the application's own, or (None, 0).
+
+    Looks from `frame` on, of a stack that is not the current one, where it is given.
+    """
+    if frame is None:
+        frame = sys._getframe(depth)  # noqa: SLF001 - the documented way to look at the stack without building one
     for _ in range(MAX_FRAMES):
         code = frame.f_code
         verdict = _is_application.get(code.co_filename)
