@@ -55,7 +55,8 @@ def hook(module: ModuleType, patches: Patches) -> None:
     """Replace methods of cursors, connections, descriptors, the compiler and asgiref's bridge to threads."""
     cursor = import_module("django.db.backends.utils").CursorWrapper
     connection = import_module("django.db.backends.base.base").BaseDatabaseWrapper
-    related = module.fields.related_descriptors
+    related = import_module("django.db.models.fields.related_descriptors")
+    compiler = import_module("django.db.models.sql.compiler").SQLCompiler
     patches.replace(cursor, "_execute", _execute)
     patches.replace(cursor, "_executemany", _executemany)
     patches.replace(cursor, "callproc", _callproc)
@@ -65,7 +66,7 @@ def hook(module: ModuleType, patches: Patches) -> None:
     patches.replace(related.ReverseOneToOneDescriptor, "__get__", _reverse_one_to_one)
     patches.replace(related.ReverseManyToOneDescriptor, "__get__", _manager(patches))
     patches.replace(module.query_utils.DeferredAttribute, "__get__", _deferred)
-    patches.replace(module.sql.compiler.SQLCompiler, "execute_sql", _execute_sql)
+    patches.replace(compiler, "execute_sql", _execute_sql)
     patches.replace(sys.modules["asgiref.sync"].SyncToAsync, "__call__", _sync_to_async)
 
 
@@ -153,7 +154,7 @@ def _executed(  # noqa: PLR0917 - a row's facts, in their order
                 if type(failed).__name__ == "TransactionManagementError":
                     return  # Django has not handed it down
                 extra.error = _error(failed, connection)
-            inside = target.inside = bool(connection.in_atomic_block or not connection.autocommit)
+            inside = target.inside = _inside(connection)
             rows = None if failed is not None else cursor.cursor.rowcount
             token = params_token(params) if params is not None and capture.keep else None
             note_query(capture, target, sql, token, begun[0], end_ns, rows, inside, extra)
@@ -171,6 +172,10 @@ def _annotate(capture: Capture, begun: Begun) -> None:
     awaiting = _awaiting.get()
     if awaiting is not None and capture.callers and caller(capture, begun) is None:
         set_caller(capture, begun, *awaiting)
+
+
+def _inside(connection: Any) -> bool:
+    return bool(connection.in_atomic_block or not connection.autocommit)
 
 
 def _error(error: BaseException, connection: Any) -> str:
@@ -214,11 +219,11 @@ def _end(verb: str) -> Make:
             try:
                 return original(self)
             except BaseException as error:
-                extra = Extra(error=type(error).__name__)
+                extra = Extra(error=_error(error, self))
                 raise
             finally:
                 end_ns = perf_counter_ns()
-                target.inside = False
+                target.inside = extra is not None and _inside(self)
                 _note_end(get(), target, verb, start_ns, end_ns, extra)
 
         return end  # type: ignore[return-value]
@@ -231,7 +236,7 @@ def _note_end(  # noqa: PLR0917 - a row's facts, in its order
 ) -> None:
     try:
         if capture is not None:
-            note_query(capture, target, verb, None, start_ns, end_ns, None, False, extra)  # noqa: FBT003 - not inside
+            note_query(capture, target, verb, None, start_ns, end_ns, None, target.inside, extra)
     except Exception as error:  # noqa: BLE001 - a fault of ours is not the application's
         fault("django", error)
 

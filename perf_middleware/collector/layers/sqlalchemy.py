@@ -44,7 +44,7 @@ _SYSTEMS: Final = {
     "netezza": "ibm.netezza",
     "oracle": "oracle.db",
     "redshift": "aws.redshift",
-    "spanner": "gcp.spanner",
+    "spanner+spanner": "gcp.spanner",
     "teradatasql": "teradata",
 }
 
