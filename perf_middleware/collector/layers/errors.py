@@ -18,11 +18,11 @@ def error_text(error: BaseException, base: Any) -> str:
     if not isinstance(base, type) or not isinstance(error, base):
         return name
     first = error.args[0] if error.args else None
+    if type(first) is int and first:
+        return f"{name} {first}"
     for source in (error, first):
         for attribute in _ATTRIBUTES:
             code = getattr(source, attribute, None)
             if isinstance(code, str) and _STATE.fullmatch(code):
                 return f"{name} {code}"
-    if type(first) is int and first:
-        return f"{name} {first}"
     return f"{name} {first}" if isinstance(first, str) and _STATE.fullmatch(first) else name

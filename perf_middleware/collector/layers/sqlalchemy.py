@@ -119,6 +119,7 @@ def _executed(  # noqa: PLR0917 - as the events have it
     connection: Any, cursor: Any, statement: Any, parameters: Any, context: Any, executemany: Any, failed: Any
 ) -> None:
     """Note, or annotate, a statement that was handed to the driver."""
+    end_ns = perf_counter_ns()
     try:
         capture = current.get()
         begun: Begun | None = None if context is None else context.__dict__.pop(_BEGUN, None)
@@ -126,15 +127,15 @@ def _executed(  # noqa: PLR0917 - as the events have it
             if failed is None:
                 stray(connection.info.get(_TARGET))
             return
-        end_ns = perf_counter_ns()
         target = _target(connection)
         if not noted_below(capture, target, begun, statement):
-            extra = _extra(connection, parameters, executemany, failed)
+            many = executemany and context.execute_style.name == "EXECUTEMANY"  # several rows may be one statement
+            extra = _extra(connection, parameters, many, failed)
             lost = failed is not None and failed.is_disconnect
-            target.inside = not lost and _inside(connection)
+            target.inside = inside = not lost and _inside(connection)
             rows = None if cursor is None else cursor.rowcount
-            token = None if executemany or not capture.keep else params_token(parameters)
-            note_query(capture, target, statement, token, begun[0], end_ns, rows, target.inside, extra)
+            token = None if many or not capture.keep else params_token(parameters)
+            note_query(capture, target, statement, token, begun[0], end_ns, rows, inside, extra)
             if extra is not None and connection.dialect.is_async:
                 extra.blocking = False  # the event loop's thread it is, but it awaits
         if connection.dialect.is_async and capture.callers:
@@ -147,11 +148,11 @@ def _executed(  # noqa: PLR0917 - as the events have it
         fault("sqlalchemy", error)
 
 
-def _extra(connection: Any, parameters: Any, executemany: Any, failed: Any) -> Extra | None:
-    if not executemany and failed is None and not connection.dialect.is_async:
+def _extra(connection: Any, parameters: Any, many: bool, failed: Any) -> Extra | None:  # noqa: FBT001
+    if not many and failed is None and not connection.dialect.is_async:
         return None
     extra = Extra()
-    if executemany:
+    if many:
         extra.many = extra.wire = len(parameters)
     if failed is not None:
         extra.error = error_text(failed.original_exception, connection.dialect.loaded_dbapi.Error)
@@ -159,7 +160,10 @@ def _extra(connection: Any, parameters: Any, executemany: Any, failed: Any) -> E
 
 
 def _inside(connection: Any) -> bool:
-    """Whether SQLAlchemy holds a transaction open, which it does from the first statement on but for AUTOCOMMIT."""
+    """As the driver's connection says (sqlite3 begins none for a SELECT); else SQLAlchemy's own, but for AUTOCOMMIT."""
+    inside = getattr(connection.connection.driver_connection, "in_transaction", None)
+    if type(inside) is bool:
+        return inside
     level = connection.get_execution_options().get("isolation_level")
     if level is None:
         level = getattr(connection.dialect, "_on_connect_isolation_level", None)
@@ -241,7 +245,10 @@ def _get(original: Any, get: Get) -> FunctionType:
 
     def get_from_queue(self: Any, block: bool = True, timeout: float | None = None) -> Any:  # noqa: FBT001, FBT002 - SQLAlchemy's own signature
         capture = get()
-        if capture is None or not block:
+        if capture is None:
+            return original(self, block, timeout)
+        if not block:
+            _told(capture)
             return original(self, block, timeout)
         start_ns = perf_counter_ns()
         record = original(self, block, timeout)
@@ -252,6 +259,14 @@ def _get(original: Any, get: Get) -> FunctionType:
         return record
 
     return get_from_queue  # type: ignore[return-value]
+
+
+def _told(capture: Capture | None) -> None:
+    """Nobody waits here, which is known and not unknown."""
+    while capture is not None:
+        if capture.waited_ns is None:
+            capture.waited_ns = 0
+        capture = capture.parent
 
 
 def _waited_for(record: Any) -> Any:
