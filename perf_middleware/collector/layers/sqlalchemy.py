@@ -298,7 +298,7 @@ def _cross(capture: Capture, begun: Begun) -> None:
 
 
 def _relation(context: Any) -> str | None:
-    """ "Order.customer" for a lazy load, "Order.notes" for one deferred column, "Order" for more of them at once.
+    """A lazy load's is "Order.customer", one deferred column's "Order.notes", that of several at once "Order".
 
     What `ORMExecuteState` tells listeners of `do_orm_execute`, without making every statement pay for one.
     """
