@@ -67,19 +67,15 @@ def forget():
 
 @pytest.fixture(scope="session")
 def mysqldb():
-    """Django's MySQL backend on PyMySQL, with nothing left behind of its being called MySQLdb."""
-
-    def named(*, out_of):
-        return {name: out_of[name] for name in list(out_of) if name.split(".")[0] == "MySQLdb"}
-
-    saved = named(out_of=sys.modules)
-    for name in saved:
-        del sys.modules[name]
-    sys.modules["MySQLdb"] = pymysql
-    import_module("django.db.backends.mysql.base")
-    for name in named(out_of=sys.modules):
-        del sys.modules[name]
-    sys.modules.update(saved)
+    """Django's MySQL backend on PyMySQL, whose modules are called MySQLdb for no longer than the import takes."""
+    import_module("pymysql.converters")
+    ours = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "pymysql"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in sys.modules if name.split(".")[0] == "MySQLdb"]:
+            patch.delitem(sys.modules, name)
+        for name, module in ours.items():
+            patch.setitem(sys.modules, name.replace("pymysql", "MySQLdb"), module)
+        import_module("django.db.backends.mysql.base")
 
 
 @pytest.fixture
