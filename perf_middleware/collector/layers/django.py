@@ -274,7 +274,7 @@ def _deferred(original: Any, get: Get) -> FunctionType:
     def __get__(self: Any, instance: Any, cls: Any = None) -> Any:  # noqa: N807 - the method replaced
         if instance is None or get() is None:
             return original(self, instance, cls)
-        token = _loading.set(f"{self.field.model.__name__}.{self.field.name}")
+        token = _loading.set(f"{self.field.model.__name__}.{self.field.attname}")
         try:
             return original(self, instance, cls)
         finally:

@@ -9,7 +9,6 @@ from importlib import import_module
 from types import SimpleNamespace
 
 import django
-import pymysql
 import pytest
 from asgiref.sync import SyncToAsync, sync_to_async
 from django.conf import settings
@@ -94,8 +93,12 @@ def site(request, hooked, tmp_path):
         logged = request.getfixturevalue("sent")
         use(
             ENGINE="django.db.backends.mysql",
-            **{"NAME": server.database, "USER": server.user, "PASSWORD": server.password},
-            **{"HOST": server.host, "PORT": server.port, "OPTIONS": {"ssl_disabled": True}},
+            NAME=server.database,
+            USER=server.user,
+            PASSWORD=server.password,
+            HOST=server.host,
+            PORT=server.port,
+            OPTIONS={"ssl_disabled": True},
         )
 
         def sent():
@@ -361,10 +364,20 @@ def test_lazy_loads_are_known_by_their_relation(record, shop):
 
 @EVERY_ORDER
 def test_deferred_columns_are_known_by_their_field(record, shop):
-    order = Order.objects.defer("notes").first()
+    order = Order.objects.only("id").first()
     with record() as seen:
         assert order.notes == order.notes == "a"
-    assert relations(seen) == ["Order.notes"]
+        assert order.customer_id
+    assert relations(seen) == ["Order.notes", "Order.customer_id"]
+
+
+@EVERY_ORDER
+def test_a_block_inside_another_tells_the_relation_to_both(record, shop):
+    order = Order.objects.first()
+    with record() as outer, record() as inner:
+        assert order.customer.name == "ada"
+    assert relations(outer) == relations(inner) == ["Order.customer"]
+    assert outer.query_count == inner.query_count == 1
 
 
 @EVERY_ORDER
