@@ -98,7 +98,7 @@ def _before_cursor_execute(  # noqa: PLR0917 - SQLAlchemy's own signature, by pl
 ) -> Any:
     capture = current.get()
     if capture is not None and context is not None:
-        context.__dict__[_BEGUN] = begin(capture)
+        context.__dict__[_BEGUN] = begin(capture), statement
     return statement, parameters
 
 
@@ -122,14 +122,18 @@ def _executed(  # noqa: PLR0917 - as the events have it
     end_ns = perf_counter_ns()
     try:
         capture = current.get()
-        begun: Begun | None = None if context is None else context.__dict__.pop(_BEGUN, None)
+        begun: Begun | None
+        begun, handed = (None, None) if context is None else context.__dict__.pop(_BEGUN, (None, None))
         if capture is None or begun is None:
             if failed is None:
                 stray(connection.info.get(_TARGET))
             return
         target = _target(connection)
+        style = context.execute_style.name
+        if style == "INSERTMANYVALUES":  # several rows are one statement, which SQLAlchemy 2.0 does not tell afterwards
+            statement = handed
         if not noted_below(capture, target, begun, statement):
-            many = executemany and context.execute_style.name == "EXECUTEMANY"  # several rows may be one statement
+            many = executemany and style == "EXECUTEMANY"
             extra = _extra(connection, parameters, many, failed)
             lost = failed is not None and failed.is_disconnect
             target.inside = inside = not lost and _inside(connection)

@@ -148,7 +148,7 @@ def test_no_statement_is_noted_twice_and_none_is_missed(record, shop):
                 cursor.executemany("UPDATE django_shop_order SET notes = %s WHERE id = %s", [("c", 1), ("d", 2)])
         assert list(Order.objects.values_list("notes", flat=True)) == ["c", "d"]
         assert len(list(Order.objects.iterator(chunk_size=1))) == 2
-        with pytest.raises(IntegrityError), transaction.atomic():
+        with pytest.raises(IntegrityError), transaction.atomic():  # noqa: PT012 - the transaction is the subject
             Tag.objects.create(word="z")
             Customer.objects.create(name="ada")
     sent = shop.sent()[before:]
@@ -185,7 +185,7 @@ def test_a_layer_says_the_database_as_the_driver_does(record, shop):
 
 @EVERY_ORDER
 def test_what_django_does_not_hand_down_is_no_query(record, shop):
-    with record() as seen, pytest.raises(TransactionManagementError), transaction.atomic():
+    with record() as seen, pytest.raises(TransactionManagementError), transaction.atomic():  # noqa: PT012 - likewise
         transaction.set_rollback(True)
         Customer.objects.first()
     assert seen.queries == []
@@ -242,7 +242,7 @@ def test_wrappers_and_the_debug_cursor_of_the_application_still_wrap(record, sho
         texts.append(sql)
         return execute(f"{sql} -- theirs", params, many, context)
 
-    monkeypatch.setattr(connections["default"], "force_debug_cursor", True)  # noqa: FBT003 - pytest's own signature
+    monkeypatch.setattr(connections["default"], "force_debug_cursor", True)
     with record() as seen, connection.execute_wrapper(wrapper), connection.cursor() as cursor:
         cursor.execute("SELECT 1")
         assert isinstance(cursor, CursorDebugWrapper)

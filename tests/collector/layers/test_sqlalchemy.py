@@ -13,6 +13,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, defer, selectinload
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.util import queue
 from sqlalchemy_shop import Base, Customer, Gift, Order
 
@@ -502,7 +503,8 @@ def test_200_tasks_at_once_have_each_their_own_statements_and_waits(record, shop
         return seen
 
     async def run():
-        engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'shop.sqlite3'}", pool_size=5, max_overflow=0)
+        url, pool = f"sqlite+aiosqlite:///{tmp_path / 'shop.sqlite3'}", AsyncAdaptedQueuePool
+        engine = create_async_engine(url, poolclass=pool, pool_size=5, max_overflow=0)
         seen = await asyncio.gather(*[one(engine, number) for number in range(200)])
         await engine.dispose()
         return seen
