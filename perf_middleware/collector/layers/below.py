@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from perf_middleware.collector.context import unattributed
 from perf_middleware.collector.noting import note_relation
-from perf_middleware.collector.rows import CODE, END_NS, LASTI, START_NS, TARGET, TEXT, WIDTH, Target
+from perf_middleware.collector.rows import CODE, END_S, LASTI, START_S, TARGET, TEXT, WIDTH, Target
 
 if TYPE_CHECKING:
     from types import CodeType
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from perf_middleware.collector.context import Capture
     from perf_middleware.collector.rows import Facts
 
-#: When a statement was handed down, and how many facts there were then.
+#: When a statement was handed down, in `perf_counter_ns`, and how many facts there were then.
 Begun: TypeAlias = "tuple[int, int]"
 
 #: Systems that drivers know by another's name.
@@ -57,7 +57,7 @@ def noted_below(capture: Capture, target: Layered, begun: Begun, text: Any) -> b
     if facts is None:
         return True
     start_ns, length = begun
-    driver = _driver(facts, start_ns, target, text)
+    driver = _driver(facts, start_ns / 1e9, target, text)
     if driver is not None:
         target.driver = driver
         target.alone = target.inside = False
@@ -96,7 +96,7 @@ def set_caller(capture: Capture, begun: Begun, code: CodeType, lasti: int) -> No
         around = around.parent
 
 
-def _driver(facts: Facts, start_ns: int, target: Layered, text: Any) -> Target | None:
+def _driver(facts: Facts, start_s: float, target: Layered, text: Any) -> Target | None:
     """Whose row it is: the same connection's as last time, or one with the same text, or one of the same system.
 
     Drivers are often given another text than the layer was, so that one of the same system has to do; beside others of
@@ -106,9 +106,9 @@ def _driver(facts: Facts, start_ns: int, target: Layered, text: Any) -> Target |
     family = _FAMILY.get(target.system, target.system)
     other: Target | None = None
     place = len(facts) - WIDTH
-    while place >= 0 and facts[place + END_NS] >= start_ns:
+    while place >= 0 and facts[place + END_S] >= start_s:
         noted: Target = facts[place + TARGET]
-        if facts[place + START_NS] >= start_ns and not isinstance(noted, Layered):
+        if facts[place + START_S] >= start_s and not isinstance(noted, Layered):
             if noted.session is session or facts[place + TEXT] == text:
                 return noted
             if other is None and _FAMILY.get(noted.system, noted.system) == family:
@@ -120,4 +120,4 @@ def _driver(facts: Facts, start_ns: int, target: Layered, text: Any) -> Target |
 def _last(facts: Facts | None, begun: Begun) -> int | None:
     """Where the row that was noted last begins, if it was noted since then."""
     place = len(facts) - WIDTH if facts else -1
-    return place if facts and facts[place + START_NS] >= begun[0] else None
+    return place if facts and facts[place + START_S] >= begun[0] / 1e9 else None

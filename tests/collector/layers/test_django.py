@@ -308,7 +308,7 @@ def test_a_commit_that_fails_leaves_the_transaction_to_the_rollback(record, shop
     def failing():
         raise DatabaseError
 
-    with record() as seen, pytest.raises(DatabaseError), transaction.atomic():
+    with record() as seen, pytest.raises(DatabaseError), transaction.atomic():  # noqa: PT012 - likewise
         Tag.objects.create(word="z")
         monkeypatch.setattr(connections["default"], "_commit", failing)
     assert outcomes(seen) == ["rollback"]

@@ -402,10 +402,9 @@ def test_waiting_for_a_connection_is_told_by_the_next_query_and_by_no_duration(r
 
     thread = threading.Thread(target=give_back)
     thread.start()
-    with record() as seen:
-        with engine.connect() as connection:
-            connection.execute(sa.text("SELECT 1"))
-            connection.execute(sa.text("SELECT 2"))
+    with record() as seen, engine.connect() as connection:
+        connection.execute(sa.text("SELECT 1"))
+        connection.execute(sa.text("SELECT 2"))
     thread.join()
     first, second = seen.queries
     assert first.wait_ms > 0
