@@ -52,13 +52,18 @@ _DRIVERS = {
     )
 }
 
+#: Layers over them, which annotate what a driver notes, or note it where no driver does.
+_LAYERS = {name: f"perf_middleware.collector.layers.{name}" for name in ("django", "sqlalchemy")}
+
+_OURS = _DRIVERS | _LAYERS
+
 _hooks: dict[str, Hook] = {}
 _lock = threading.RLock()
 
 
 def known() -> tuple[str, ...]:
     """Names of all drivers that can be hooked: ours and third parties'."""
-    return tuple(dict.fromkeys((*_DRIVERS, *(point.name for point in extensions("drivers")))))
+    return tuple(dict.fromkeys((*_OURS, *(point.name for point in extensions("drivers")))))
 
 
 def install(*names: str) -> None:
@@ -128,8 +133,8 @@ def _hook(name: str) -> Hook:
 
 
 def _load(name: str) -> Hookable:
-    if name in _DRIVERS:
-        return import_module(_DRIVERS[name])
+    if name in _OURS:
+        return import_module(_OURS[name])
     for point in extensions("drivers"):
         if point.name == name:
             try:

@@ -59,13 +59,14 @@ _copies: dict[int, tuple[CodeType, CodeType]] = {}
 asked_by: ContextVar[Place | None] = ContextVar("perf_middleware_asked_by", default=None)
 
 
-def find_caller(depth: int = 2) -> Place:
+def find_caller(depth: int = 2, frame: FrameType | None = None) -> Place:
     """The code and last instruction of the nearest frame that is the application's own.
 
     Where the stack has none: of who had this run in another thread, or of the nearest installed package that asks for
-    something itself; else (None, 0).
+    something itself; else (None, 0). Looks from `frame` on, of a stack that is not the current one, where it is given.
     """
-    frame = sys._getframe(depth)  # noqa: SLF001 - the documented way to look at the stack without building one
+    if frame is None:
+        frame = sys._getframe(depth)  # noqa: SLF001 - the documented way to look at the stack without building one
     code = frame.f_code
     if _verdicts.get(code.co_filename) is True:  # as it is for most
         return code, frame.f_lasti

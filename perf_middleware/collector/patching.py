@@ -39,6 +39,11 @@ class Patches:
         self.active = True
         self.covered: list[str] = []
         self._replaced: list[tuple[Any, str, Any, Any]] = []
+        self._undoing: list[Callable[[], object]] = []
+
+    def on_undo(self, callback: Callable[[], object]) -> None:
+        """Have what is no attribute (a listener, a factory that was registered) taken back by `callback()`."""
+        self._undoing.append(callback)
 
     def replace(self, owner: Any, name: str, make: Callable[[Any, Callable[[], Capture | None]], FunctionType]) -> None:
         """Put `make(original, get)` in the place of `owner.name`; `get` gives the open profile's capture."""
@@ -54,6 +59,8 @@ class Patches:
     def undo(self) -> None:
         """Restore every attribute (`is` the one it was); where another tool has patched on top, ours falls silent."""
         self.active = False
+        while self._undoing:
+            self._undoing.pop()()
         for owner, name, own, wrapper in reversed(self._replaced):
             if vars(owner).get(name) is not wrapper:
                 _silence(wrapper)
