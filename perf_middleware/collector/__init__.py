@@ -33,27 +33,43 @@ __all__ = [
     "uninstall_dbapi",
 ]
 
-#: Ours by name; each is imported only when asked for.
+
+class _File:
+    """A file of ours, imported when the module is that it waits for: an application has few of them."""
+
+    def __init__(self, path: str, module: str) -> None:
+        self.MODULE = module
+        self._path = path
+
+    def hook(self, module: ModuleType, patches: Patches) -> None:
+        """Have the file hook the module."""
+        import_module(f"{__name__}.{self._path}").hook(module, patches)
+
+
+#: Ours by name.
 _DRIVERS = {
-    name: f"perf_middleware.collector.drivers.{name}"
-    for name in (
-        "pymysql",
-        "aiosqlite",
-        "aiomysql",
-        "asyncmy",
-        "mysql_connector",
-        "mysql_connector_aio",
-        "mysqlclient",
-        "asyncpg",
-        "psycopg",
-        "psycopg2",
-        "psycopg_pool",
-        "sqlite3",
-    )
+    name: _File(f"drivers.{name}", module)
+    for name, module in {
+        "pymysql": "pymysql",
+        "aiomysql": "aiomysql",
+        "aiosqlite": "aiosqlite",
+        "asyncmy": "asyncmy",
+        "asyncpg": "asyncpg",
+        "mysql_connector": "mysql.connector",
+        "mysql_connector_aio": "mysql.connector.aio",
+        "mysqlclient": "MySQLdb.connections",
+        "psycopg": "psycopg",
+        "psycopg2": "psycopg2",
+        "psycopg_pool": "psycopg_pool",
+        "sqlite3": "sqlite3",
+    }.items()
 }
 
 #: Layers over them, which annotate what a driver notes, or note it where no driver does.
-_LAYERS = {name: f"perf_middleware.collector.layers.{name}" for name in ("django", "sqlalchemy")}
+_LAYERS = {
+    "django": _File("layers.django", "django.db.models"),
+    "sqlalchemy": _File("layers.sqlalchemy", "sqlalchemy"),
+}
 
 _OURS = _DRIVERS | _LAYERS
 
@@ -105,7 +121,7 @@ def install_dbapi(module: ModuleType, *, system: str) -> None:
 
     name = module.__name__
     with _lock:
-        known_by = [ours for ours, path in _DRIVERS.items() if f"{import_module(path).MODULE}.".startswith(f"{name}.")]
+        known_by = [ours for ours, file in _DRIVERS.items() if f"{file.MODULE}.".startswith(f"{name}.")]
         if known_by:
             raise OptionError(f"install_dbapi: {name} is seen by a driver: install({known_by[0]!r})")
         if name not in _hooks:
@@ -134,7 +150,7 @@ def _hook(name: str) -> Hook:
 
 def _load(name: str) -> Hookable:
     if name in _OURS:
-        return import_module(_OURS[name])
+        return _OURS[name]
     for point in extensions("drivers"):
         if point.name == name:
             try:

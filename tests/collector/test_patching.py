@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sqlite3
 import subprocess
 import sys
@@ -192,7 +193,7 @@ def test_a_third_party_s_driver_is_found_by_its_entry_point(monkeypatch):
     ]
     monkeypatch.setattr(collector, "extensions", lambda kind: points if kind == "drivers" else [])
     monkeypatch.setattr(collector, "_hooks", {})
-    assert collector.known() == (*collector._DRIVERS, "third", "broken")
+    assert collector.known() == (*collector._OURS, "third", "broken")
     collector.install("third")
     assert module.query("a") == "aa"
     collector.uninstall("third")
@@ -200,3 +201,9 @@ def test_a_third_party_s_driver_is_found_by_its_entry_point(monkeypatch):
     with pytest.raises(OptionError, match=r"'broken' cannot be loaded from no_such_module_at_all"):
         collector.install("broken")
     assert not faults
+
+
+@pytest.mark.parametrize("name", collector._OURS)
+def test_a_driver_s_file_waits_for_the_module_that_the_table_says(name):
+    file = collector._OURS[name]
+    assert importlib.import_module(f"perf_middleware.collector.{file._path}").MODULE == file.MODULE
