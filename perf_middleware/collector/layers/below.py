@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from perf_middleware.collector.context import unattributed
 from perf_middleware.collector.noting import note_relation
-from perf_middleware.collector.rows import CODE, END_S, LASTI, START_S, TARGET, TEXT, WIDTH, Target
+from perf_middleware.collector.rows import END_S, START_S, TARGET, TEXT, WIDTH, Target
 
 if TYPE_CHECKING:
-    from types import CodeType
-
     from perf_middleware.collector.context import Capture
     from perf_middleware.collector.rows import Facts
 
@@ -76,24 +74,6 @@ def relate(capture: Capture, begun: Begun, relation: str) -> None:
     """Have the statement known as what loads `relation`."""
     if _last(capture.facts, begun) is not None:
         note_relation(capture, relation)
-
-
-def caller(capture: Capture, begun: Begun) -> CodeType | None:
-    """The code that the statement was found to come from."""
-    place = _last(capture.facts, begun)
-    found: CodeType | None = None if place is None or capture.facts is None else capture.facts[place + CODE]
-    return found
-
-
-def set_caller(capture: Capture, begun: Begun, code: CodeType, lasti: int) -> None:
-    """Have the statement come from this place, which only the layer could find."""
-    around: Capture | None = capture
-    while around is not None:
-        facts = around.facts
-        place = _last(facts, begun)
-        if facts is not None and place is not None:
-            facts[place + CODE], facts[place + LASTI] = code, lasti
-        around = around.parent
 
 
 def _driver(facts: Facts, start_s: float, target: Layered, text: Any) -> Target | None:

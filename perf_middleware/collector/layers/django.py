@@ -13,8 +13,8 @@ from importlib import import_module
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
-from perf_middleware.collector.caller import find_caller
-from perf_middleware.collector.layers.below import Layered, begin, caller, noted_below, relate, set_caller, stray
+from perf_middleware.collector.caller import asked_by, find_caller
+from perf_middleware.collector.layers.below import Layered, begin, noted_below, relate, stray
 from perf_middleware.collector.layers.errors import error_text
 from perf_middleware.collector.noting import counted, note_query
 from perf_middleware.collector.parameters import params_token
@@ -23,7 +23,7 @@ from perf_middleware.errors import fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import CodeType, FunctionType, ModuleType
+    from types import FunctionType, ModuleType
 
     from perf_middleware.collector.context import Capture
     from perf_middleware.collector.layers.below import Begun
@@ -46,9 +46,6 @@ _RELATION = "_perf_middleware_relation"
 
 #: What the next statement loads.
 _loading: ContextVar[str | None] = ContextVar("perf_middleware_loading", default=None)
-
-#: Who awaits what runs in another thread.
-_awaiting: ContextVar[tuple[CodeType, int] | None] = ContextVar("perf_middleware_awaiting", default=None)
 
 
 def hook(module: ModuleType, patches: Patches) -> None:
@@ -158,20 +155,12 @@ def _executed(  # noqa: PLR0917 - a row's facts, in their order
             rows = None if failed is not None else cursor.cursor.rowcount
             token = params_token(params) if params is not None and capture.keep else None
             note_query(capture, target, sql, token, begun[0], end_ns, rows, inside, extra)
-        if capture.keep:
-            _annotate(capture, begun)
+        relation = _loading.get() if capture.keep else None
+        if relation is not None:
+            _loading.set(None)
+            relate(capture, begun, relation)
     except Exception as error:  # noqa: BLE001 - a fault of ours is not the application's
         fault("django", error)
-
-
-def _annotate(capture: Capture, begun: Begun) -> None:
-    relation = _loading.get()
-    if relation is not None:
-        _loading.set(None)
-        relate(capture, begun, relation)
-    awaiting = _awaiting.get()
-    if awaiting is not None and capture.callers and caller(capture, begun) is None:
-        set_caller(capture, begun, *awaiting)
 
 
 def _inside(connection: Any) -> bool:
@@ -347,13 +336,15 @@ def _sync_to_async(original: Any, get: Get) -> FunctionType:
         capture = get()
         if capture is None or not capture.callers:
             return await original(self, *args, **kwargs)
-        code, lasti = find_caller()
-        if code is None:
-            return await original(self, *args, **kwargs)
-        token = _awaiting.set((code, lasti))
+        place = None
+        try:
+            place = find_caller()
+        except Exception as error:  # noqa: BLE001 - a fault of ours is not the application's
+            fault("django", error)
+        token = asked_by.set(place)
         try:
             return await original(self, *args, **kwargs)
         finally:
-            _awaiting.reset(token)
+            asked_by.reset(token)
 
     return __call__  # type: ignore[return-value]

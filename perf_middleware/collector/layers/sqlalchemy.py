@@ -1,4 +1,4 @@
-"""SQLAlchemy 2: which relationship a statement loads, who awaits it, who waited for its connection.
+"""SQLAlchemy 2: which relationship a statement loads, and who waited for its connection.
 
 Statements come by the events of the Engine class, which reach engines and connections made before, sync and async. The
 ends of transactions and the pool's queue have no event that tells how long they took, so these are methods replaced.
@@ -6,14 +6,12 @@ ends of transactions and the pool's queue have no event that tells how long they
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 
-from perf_middleware.collector.caller import find_caller
 from perf_middleware.collector.context import current
-from perf_middleware.collector.layers.below import Layered, begin, caller, noted_below, relate, set_caller, stray
+from perf_middleware.collector.layers.below import Layered, begin, noted_below, relate, stray
 from perf_middleware.collector.layers.errors import error_text
 from perf_middleware.collector.noting import note_query, note_wait
 from perf_middleware.collector.parameters import params_token
@@ -142,8 +140,6 @@ def _executed(  # noqa: PLR0917 - as the events have it
             note_query(capture, target, statement, token, begun[0], end_ns, rows, inside, extra)
             if extra is not None and connection.dialect.is_async:
                 extra.blocking = False  # the event loop's thread it is, but it awaits
-        if connection.dialect.is_async and capture.callers:
-            _cross(capture, begun)
         if capture.keep:
             relation = _relation(context)
             if relation is not None:
@@ -281,24 +277,7 @@ def _waited_for(record: Any) -> Any:
     return target.driver or target
 
 
-# ------------------------------------------------------------------------------------------------- callers, relations
-
-
-def _cross(capture: Capture, begun: Begun) -> None:
-    """Look for the application on both sides of the greenlet that SQLAlchemy runs its sync code in.
-
-    Inside are functions given to `run_sync`, nearer than what the driver's hook has seen: it runs in the greenlet that
-    awaits. That one is asked where the driver ran in a thread of its own.
-    """
-    code, lasti = find_caller(3)
-    if code is None and caller(capture, begun) is None:
-        greenlet: Any = sys.modules["greenlet"]
-        parent = greenlet.getcurrent().parent
-        frame = None if parent is None else parent.gr_frame
-        if frame is not None:
-            code, lasti = find_caller(frame=frame)
-    if code is not None:
-        set_caller(capture, begun, code, lasti)
+# ---------------------------------------------------------------------------------------------------------- relations
 
 
 def _relation(context: Any) -> str | None:
