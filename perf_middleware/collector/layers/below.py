@@ -42,6 +42,11 @@ class Layered(Target):
         self.alone = False
         self.inside = False
 
+    @property
+    def known(self) -> Target:
+        """What the layer's rows are noted of: the driver's, where that one notes others of the same transaction."""
+        return self.driver or self
+
 
 def begin(capture: Capture | None) -> Begun | None:
     """To be called before a statement is handed down; None where no profile is open."""

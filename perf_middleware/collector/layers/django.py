@@ -154,7 +154,7 @@ def _executed(  # noqa: PLR0917 - a row's facts, in their order
             inside = target.inside = _inside(connection)
             rows = None if failed is not None else cursor.cursor.rowcount
             token = params_token(params) if params is not None and capture.keep else None
-            note_query(capture, target, sql, token, begun[0], end_ns, rows, inside, extra)
+            note_query(capture, target.known, sql, token, begun[0], end_ns, rows, inside, extra)
         relation = _loading.get() if capture.keep else None
         if relation is not None:
             _loading.set(None)
@@ -225,7 +225,7 @@ def _note_end(  # noqa: PLR0917 - a row's facts, in its order
 ) -> None:
     try:
         if capture is not None:
-            note_query(capture, target, verb, None, start_ns, end_ns, None, target.inside, extra)
+            note_query(capture, target.known, verb, None, start_ns, end_ns, None, target.inside, extra)
     except Exception as error:  # noqa: BLE001 - a fault of ours is not the application's
         fault("django", error)
 

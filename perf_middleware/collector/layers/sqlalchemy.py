@@ -137,7 +137,7 @@ def _executed(  # noqa: PLR0917 - as the events have it
             target.inside = inside = not lost and _inside(connection)
             rows = None if cursor is None else cursor.rowcount
             token = None if many or not capture.keep else params_token(parameters)
-            note_query(capture, target, statement, token, begun[0], end_ns, rows, inside, extra)
+            note_query(capture, target.known, statement, token, begun[0], end_ns, rows, inside, extra)
             if extra is not None and connection.dialect.is_async:
                 extra.blocking = False  # the event loop's thread it is, but it awaits
         if capture.keep:
@@ -232,7 +232,7 @@ def _note_end(  # noqa: PLR0917 - a row's facts, in its order
 ) -> None:
     try:
         if capture is not None:
-            note_query(capture, target, verb, None, start_ns, end_ns, None, False, extra)  # noqa: FBT003 - not inside
+            note_query(capture, target.known, verb, None, start_ns, end_ns, None, False, extra)  # noqa: FBT003 - not inside
     except Exception as error:  # noqa: BLE001 - a fault of ours is not the application's
         fault("sqlalchemy", error)
 
@@ -274,7 +274,7 @@ def _waited_for(record: Any) -> Any:
     target = record.info.get(_TARGET)
     if target is None:
         return Target("", None)
-    return target.driver or target
+    return target.known
 
 
 # ---------------------------------------------------------------------------------------------------------- relations

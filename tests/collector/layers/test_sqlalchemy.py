@@ -34,6 +34,12 @@ EVERY_ORDER = pytest.mark.parametrize(
 FEWEST_ROWS = 5
 
 
+def beside(*drivers):
+    """Each of these dialects' drivers unhooked, hooked after the layer and hooked before it."""
+    orders = [(d, names) for d in drivers for names in (("sqlalchemy",), ("sqlalchemy", d), (d, "sqlalchemy"))]
+    return pytest.mark.parametrize(("driver", "hooked"), orders, ids=str, indirect=["hooked"])
+
+
 def seen_as(seen, *names):
     return [tuple(getattr(query, name) for name in names) for query in seen.queries]
 
@@ -438,7 +444,12 @@ def lazily(session):
     return session.scalars(sa.select(Order)).first().customer.name
 
 
-@EVERY_ORDER
+@pytest.mark.parametrize(
+    "hooked",
+    [("sqlalchemy",), ("sqlite3", "sqlalchemy"), ("sqlalchemy", "aiosqlite", "sqlite3"), ("aiosqlite", "sqlalchemy")],
+    ids=str,
+    indirect=True,
+)
 @pytest.mark.parametrize("on_loop", [False, True], ids=["", "in a request"])
 def test_async_statements_have_the_line_that_awaits_or_the_one_inside_run_sync(record, shop, tmp_path, on_loop):
     async def run():
@@ -459,10 +470,10 @@ def test_async_statements_have_the_line_that_awaits_or_the_one_inside_run_sync(r
     assert not any(query.blocking for query in seen.queries)
 
 
-@ALONE
-def test_async_statements_are_what_the_server_s_log_has(record, maria, table, sent):
+@beside("aiomysql", "asyncmy")
+def test_async_statements_are_what_the_server_s_log_has(record, maria, table, sent, driver):
     async def run():
-        engine = maria("asyncmy", create_async_engine, connect_args={"ssl": None})
+        engine = maria(driver, create_async_engine, connect_args={"ssl": None})
         async with engine.connect() as connection:
             number = (await connection.execute(sa.text("SELECT CONNECTION_ID()"))).scalar()
             await connection.rollback()
@@ -482,13 +493,64 @@ def test_async_statements_are_what_the_server_s_log_has(record, maria, table, se
 
     seen, logged = asyncio.run(run())
     assert sum(query.wire for query in seen.queries) == logged == 5
-    assert seen_as(seen, "many", "error", "transaction") == [
-        (None, None, 0),
-        (2, None, 0),
-        (None, "IntegrityError 1062", 1),
-        (None, None, 1),
-    ]
+    assert seen_as(seen, "many", "error") == [(None, None), (2, None), (None, "IntegrityError 1062"), (None, None)]
+    assert [query.transaction for query in seen.queries if query.error is None] == [0, 0, 1]
     assert outcomes(seen) == ["commit", "open"]
+
+
+@beside("psycopg", "psycopg2")
+def test_no_statement_of_postgresql_is_noted_twice_and_none_is_missed(record, postgresql, driver, hooked):
+    engine = sa.create_engine(postgresql.url.replace("postgresql", f"postgresql+{driver}"))
+    with engine.connect() as connection:
+        connection.execute(sa.text("CREATE TEMPORARY TABLE layered (id INT PRIMARY KEY, v TEXT)"))
+        pid = connection.execute(sa.text("SELECT pg_backend_pid()")).scalar()
+        connection.commit()
+        before = len(postgresql.sent(pid))
+        with record() as seen:
+            connection.execute(sa.text("INSERT INTO layered VALUES (1, 'a'), (2, 'b')"))
+            connection.execute(
+                sa.text("UPDATE layered SET v = :v WHERE id = :id"), [{"v": "c", "id": n} for n in (1, 2)]
+            )
+            connection.commit()
+            assert len(connection.execute(sa.text("SELECT v FROM layered WHERE id < :id"), {"id": 9}).all()) == 2
+            with pytest.raises(sa.exc.IntegrityError):
+                connection.execute(sa.text("INSERT INTO layered VALUES (1, 'secret')"))
+            connection.rollback()
+        sent = postgresql.sent(pid)[before:]
+    engine.dispose()
+    assert sum(query.wire for query in seen.queries) == len(sent) == 5
+    assert [(query.many, query.transaction) for query in seen.queries] == [(None, 0), (2, 0), (None, 1), (None, 1)]
+    assert [query.error for query in seen.queries if query.error] == ["UniqueViolation 23505"]
+    assert outcomes(seen) == ["commit", "rollback"]
+    assert {(query.db, query.system) for query in seen.queries} == {(postgresql.db, "postgresql")}
+
+
+@beside("asyncpg", "psycopg")
+def test_no_async_statement_of_postgresql_is_noted_twice_and_none_is_missed(record, postgresql, driver, hooked):
+    async def run():
+        engine = create_async_engine(postgresql.url.replace("postgresql", f"postgresql+{driver}"))
+        async with engine.connect() as connection:
+            pid = (await connection.execute(sa.text("SELECT pg_backend_pid()"))).scalar()
+            await connection.commit()
+            before = len(postgresql.sent(pid))
+            with record() as seen:
+                seen.capture.on_loop(threading.get_ident())
+                await connection.execute(sa.text("SELECT 1"))
+                await connection.commit()
+                await connection.run_sync(lambda sync: sync.execute(sa.text("SELECT 2")))
+                with pytest.raises(sa.exc.ProgrammingError):
+                    await connection.execute(sa.text("SELECT 1 / 0 AS secret WHERE nothing"))
+                await connection.rollback()
+            logged = len(postgresql.sent(pid)) - before
+        await engine.dispose()
+        return seen, logged
+
+    seen, logged = asyncio.run(run())
+    assert len(seen.queries) == logged == 3
+    assert outcomes(seen) == ["commit", "rollback"]
+    assert [query.caller.rpartition(" in ")[2] for query in seen.queries] == ["run", "run.<lambda>", "run"]
+    assert seen.queries[2].error.endswith("42703")
+    assert not any(query.blocking for query in seen.queries)
 
 
 @EVERY_ORDER
