@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import foreign_table
 import private_postgresql
 import pytest
 
 from perf_middleware.cli.demo import servers
+
+with suppress(ImportError):
+    import _mysql_connector  # noqa: F401 - wants static memory of threads, of which later ones leave too little
 
 
 @contextmanager
