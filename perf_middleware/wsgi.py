@@ -9,7 +9,7 @@ returned a list, yielded its first item, or called `write`: so the headers tell 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from perf_middleware import frameworks
 from perf_middleware.collector.context import Capture, current
@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 #: The open profile's capture in the environ: what is wrapped twice, or calls itself with its environ, is profiled once.
 _MARK = "perf_middleware.capture"
 
+
+#: Status lines whose codes are remembered: an application has few of them, but may write anything into one.
+MAX_CODES: Final = 64
+
+_codes: dict[str, int] = {}
 
 _IDS = {"HTTP_TRACEPARENT": "traceparent", "HTTP_X_REQUEST_ID": "x-request-id", "HTTP_X_PERF_ID": "x-perf-id"}
 
@@ -144,7 +149,7 @@ class _Request:
             self._hand_over(*held)  # the server knows whether it is too late, and raises if so
         else:
             self._held = held
-        self._status = _status_code(status)
+        self._status = _codes[status] if type(status) is str and status in _codes else _status_code(status)
         return self._write
 
     def _write(self, data: bytes) -> Any:
@@ -243,6 +248,9 @@ def _ids(environ: dict[str, Any]) -> dict[str, str]:
 def _status_code(status: Any) -> int | None:
     """200 of "200 OK"; None where the application broke the rules, which is the server's to say."""
     try:
-        return int(str(status)[:3])
+        code = int(str(status)[:3])
     except ValueError:
         return None
+    if type(status) is str and len(_codes) < MAX_CODES:
+        _codes[status] = code
+    return code

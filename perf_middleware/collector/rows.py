@@ -11,7 +11,7 @@ import os
 from bisect import bisect
 from collections import Counter
 from itertools import repeat
-from operator import le
+from operator import is_, le
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
 
 import msgspec
@@ -225,7 +225,12 @@ class Noted(msgspec.Struct, eq=False):
 
     def varied(self, least: int) -> bool:
         """As in `Runs`: tokens that differ are of values that differ; the first few tell of a loop."""
-        return self.reading.plain and len(set(self._column(TOKEN)[:_FEW])) >= least
+        if not self.reading.plain:
+            return False
+        facts, offsets = self.facts, self.offsets
+        if offsets is None:
+            return len(set(facts[self.begin + TOKEN : min(self.end, self.begin + _FEW * WIDTH) : WIDTH])) >= least
+        return len({facts[offset + TOKEN] for offset in offsets[:_FEW]}) >= least
 
     def values(self) -> list[Hashable]:
         """As in `Runs`."""
@@ -237,7 +242,8 @@ class Noted(msgspec.Struct, eq=False):
     def callers(self) -> list[str | None]:
         """As in `Runs`; those of a loop are often all one."""
         codes, lastis = self._column(CODE), self._column(LASTI)
-        if lastis.count(lastis[0]) == len(lastis) == codes.count(codes[0]):
+        # By identity: code objects of two files may be equal.
+        if lastis.count(lastis[0]) == len(lastis) and all(map(is_, codes, repeat(codes[0]))):
             return [describe(codes[0], lastis[0])] * len(codes)
         return list(map(describe, codes, lastis))
 
