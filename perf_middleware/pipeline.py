@@ -39,7 +39,18 @@ OTHER = "(other)"
 
 #: Our own generator, so that seeding or reading the application's is never disturbed.
 _chance = Random()  # noqa: S311
-os.register_at_fork(after_in_child=_chance.seed)
+
+#: Ids for the next profiles: made many at a time they cost a fifth.
+_ids: list[str] = []
+IDS_AT_ONCE = 64
+
+
+def _after_fork() -> None:
+    _chance.seed()
+    _ids.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 #: What `configure` made last, in a tuple: None within it when that was switched off.
 _chosen: tuple[Pipeline | None] | None = None
@@ -220,8 +231,12 @@ class Pipeline:
         else:
             shed, sampled, weight = around.shed, True, around.weight
             detailed, callers = parent.detailed, callers and parent.callers
+        try:
+            id_ = _ids.pop()
+        except IndexError:
+            id_ = _new_id()
         profile = Profile(
-            id="%016x" % _chance.getrandbits(64),  # noqa: UP031 - the quickest
+            id=id_,
             kind=kind,
             name=name,
             service=settings.service,
@@ -308,7 +323,7 @@ class Pipeline:
         if truncated or (profile.folded and capture.keep):
             profile.truncated = True
         profile.own_ms = (capture.own_ns + perf_counter_ns() - end_ns) / 1e6
-        self.rolling(profile)
+        self.rolling.record(profile)
         if self.sinks:
             self._emit(capture, profile)
         if parent is not None:
@@ -353,6 +368,15 @@ def _can_shed(settings: Settings) -> tuple[Shed, ...]:
     if not settings.sample_rate:
         return ()
     return ("callers", "rows") if settings.capture_callers else ("rows",)
+
+
+def _new_id() -> str:
+    """One more id of 16 hexadecimal digits, with others for later."""
+    digits = _chance.randbytes(8 * IDS_AT_ONCE).hex()
+    ids = [digits[at : at + 16] for at in range(0, len(digits), 16)]
+    first = ids.pop()
+    _ids.extend(ids)
+    return first
 
 
 #: Those of this process, for its end.

@@ -126,7 +126,10 @@ class Capture(msgspec.Struct, weakref=True, eq=False):
             self.loop_thread = parent.loop_thread
             return
         self.check_at = self.full
-        self._invite(self.facts)
+        if self.keep and self.callers:  # as most have it
+            self.direct = self.facts
+        else:
+            self._invite(self.facts)
 
     def _invite(self, facts: Facts | None) -> None:
         """Let hooks add rows by themselves."""

@@ -75,14 +75,13 @@ class Rolling:
             flush_interval_s=min(flush_interval_s, LONGEST_INTERVAL_S),
             max_routes=max_routes,
         )
+        #: What calling the sink does, without the call.
+        self.record = self._flusher.record
         weakref.finalize(self, self._flusher.stop).atexit = False
 
     def __call__(self, profile: Profile) -> None:
         """Count a finished profile; never raises."""
-        try:
-            self._flusher.record(delta(profile))
-        except Exception as error:  # noqa: BLE001 - nothing of ours reaches the application
-            fault("rolling", error)
+        self.record(profile)
 
     def flush(self, timeout_s: float = EXIT_BUDGET_S) -> bool:
         """Have all that was recorded until now in the store; False when that took too long or is not possible now."""
@@ -136,14 +135,19 @@ class _Flusher:
         _inherited.append(self._store)
         self._begin()
 
-    def record(self, change: Delta) -> None:
-        if os.getpid() != self._pid:
-            self.survive_fork()
-        self._queue.append(change)
-        if self._thread is None:
-            self._start()
-        if len(self._queue) > MAX_WAITING:
-            self._fold_slice()
+    def record(self, profile: Profile) -> None:
+        try:
+            change = delta(profile)
+            if os.getpid() != self._pid:
+                self.survive_fork()
+            queue = self._queue
+            queue.append(change)
+            if self._thread is None:
+                self._start()
+            if len(queue) > MAX_WAITING:
+                self._fold_slice()
+        except Exception as error:  # noqa: BLE001 - nothing of ours reaches the application
+            fault("rolling", error)
 
     def flush(self, timeout_s: float) -> bool:
         waiter = self.request_flush()
