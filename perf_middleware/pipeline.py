@@ -355,13 +355,18 @@ def _can_shed(settings: Settings) -> tuple[Shed, ...]:
     return ("callers", "rows") if settings.capture_callers else ("rows",)
 
 
-#: Those of this process, for its end.
+#: Those of this process, for its end and for `doctor`.
 _pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()
+
+
+def pipelines() -> list[Pipeline]:
+    """Those of this process that are in use."""
+    return list(_pipelines)
 
 
 @atexit.register  # before the stores flush, which have registered themselves before
 def _finish_all_abandoned() -> None:
-    for pipeline in list(_pipelines):
+    for pipeline in pipelines():
         pipeline.finish_abandoned()
 
 
