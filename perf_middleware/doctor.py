@@ -15,6 +15,8 @@ import os
 import platform
 import sys
 import time
+from functools import cache
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -26,6 +28,8 @@ from perf_middleware.errors import faults
 from perf_middleware.pipeline import pipelines
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from perf_middleware.collector.hooking import Hook
     from perf_middleware.pipeline import Pipeline
 
@@ -141,15 +145,23 @@ def read_clock(reads: int = CLOCK_READS) -> ClockState:
 
 
 def version_of(module: str) -> str | None:
-    """Version of an imported module, or of the package it is in; None where none says."""
+    """Version of an imported module's distribution; None where none says, or it is not imported."""
+    from importlib import metadata  # noqa: PLC0415 - slow, and only who asks needs it
+
+    package = module.partition(".")[0]
     if module == "sqlite3" and module in sys.modules:
         return f"SQLite {sys.modules[module].sqlite_version}"
-    while module:
-        version = getattr(sys.modules.get(module), "__version__", None)
-        if isinstance(version, str):
-            return version.partition(" ")[0]  # psycopg2 says after it how it was built
-        module = module.rpartition(".")[0]
-    return None
+    if module not in sys.modules or package not in _distributions():
+        return None
+    # `__version__` is not always its own: PyMySQL's is that of the mysqlclient it takes the place of.
+    return metadata.version(_distributions()[package][0])
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    from importlib import metadata  # noqa: PLC0415
+
+    return metadata.packages_distributions()
 
 
 def others_on(function: Any, module: str) -> list[str]:
@@ -173,6 +185,11 @@ def without_credentials(url: str) -> str:
     except ValueError:
         return f"{url.partition('://')[0]}://..."
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def is_ours(thing: Any) -> bool:
+    """Whether it is a function of our making; asks lazy objects nothing, which would wake them."""
+    return type(thing) is FunctionType and thing.__globals__["__name__"].partition(".")[0] == "perf_middleware"
 
 
 def _home(function: Any) -> str | None:
