@@ -16,6 +16,7 @@ import platform
 import sys
 import time
 from functools import cache
+from itertools import pairwise
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -133,7 +134,7 @@ def read_clock(reads: int = CLOCK_READS) -> ClockState:
     """Read the clock so many times, and say what the system promises about it."""
     promised = time.get_clock_info("perf_counter")
     times_ns = [time.perf_counter_ns() for _ in range(reads)]
-    steps_ns = [after - before for before, after in zip(times_ns, times_ns[1:], strict=False)]
+    steps_ns = [after - before for before, after in pairwise(times_ns)]
     return ClockState(
         implementation=promised.implementation,
         resolution_ns=promised.resolution * 1e9,

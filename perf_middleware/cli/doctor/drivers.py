@@ -235,8 +235,14 @@ def recording() -> Iterator[None]:
     """Have blocks report to nobody but themselves, whatever the environment says."""
     door = PerfMiddleware(
         lambda _environ, _start_response: [],
-        **{"enabled": True, "drivers": [], "log": False, "jsonl": None, "sinks": [], "store": "memory://doctor"},
-        **{"sample_rate": 1.0, "max_overhead_percent": 0, "max_queries": 2000},
+        enabled=True,
+        drivers=[],
+        log=False,
+        jsonl=None,
+        store="memory://doctor",
+        sample_rate=1.0,
+        max_overhead_percent=0,
+        max_queries=2000,
     )
     try:
         yield

@@ -142,11 +142,19 @@ def _serve(
     folder.mkdir()
     prefix = f"pmc-{secrets.token_hex(6)}"
     own = urlsplit(store_url).scheme not in {"redis", "rediss", "unix"}
-    options: dict[str, Any] = {
-        **{"enabled": True, "service": "doctor", "sample_rate": 1.0, "log_sample_rate": 1.0, "max_overhead_percent": 0},
-        **{"headers": "full", "log": True, "jsonl": str(folder / "profiles.jsonl"), "drivers": None, "detectors": None},
+    options = {
+        "enabled": True,
+        "service": "doctor",
         "store": f"sqlite:///{folder / 'stats.sqlite3'}" if own else store_url,
         "redis_prefix": prefix,
+        "headers": "full",
+        "log": True,
+        "log_sample_rate": 1.0,
+        "jsonl": str(folder / "profiles.jsonl"),
+        "drivers": None,
+        "detectors": None,
+        "sample_rate": 1.0,
+        "max_overhead_percent": 0,
     }
     troubles: list[str] = []
     with redirect_stderr(io.StringIO()) as log:
@@ -175,7 +183,8 @@ def _wsgi(options: dict[str, Any], canaries: Canaries, work: Callable[[], Any]) 
         **{f"HTTP_{name.upper().replace('-', '_')}": value for name, value in _headers(canaries).items()},
     }
     setup_testing_defaults(environ)
-    with suppress(ApplicationError), closing(door(environ, lambda *given: told.append(given))) as body:
+    body: Any = door(environ, lambda *given: told.append(given))
+    with suppress(ApplicationError), closing(body):
         list(body)
     _close(door)
     return repr(told).encode()

@@ -170,8 +170,8 @@ def _sharing(client: Any, prefix: str) -> Check:
     others = looked - ours
     facts = {"keys": keys, "looked_at": looked, "others": others}
     if others:
-        detail = f"{others:,} of {looked:,} keys looked at are not ours ({prefix}:*), {keys:,} in all: use a database of its own"
-        return Check(AREA, "sharing", "warning", detail, facts)
+        shown = f"{others:,} of {looked:,} keys looked at are not ours ({prefix}:*), {keys:,} in all"
+        return Check(AREA, "sharing", "warning", f"{shown}: use a database of its own", facts)
     return Check(AREA, "sharing", "ok", f"nobody else: {ours:,} keys looked at of {keys:,}, all {prefix}:*", facts)
 
 
