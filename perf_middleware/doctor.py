@@ -146,12 +146,12 @@ def read_clock(reads: int = CLOCK_READS) -> ClockState:
 
 
 def version_of(module: str) -> str | None:
-    """Version of an imported module's distribution; None where none says, or it is not imported."""
+    """Version of an imported module's distribution, SQLite's for `sqlite3`; None where none says, or not imported."""
     from importlib import metadata  # noqa: PLC0415 - slow, and only who asks needs it
 
     package = module.partition(".")[0]
     if module == "sqlite3" and module in sys.modules:
-        return f"SQLite {sys.modules[module].sqlite_version}"
+        return str(sys.modules[module].sqlite_version)
     if module not in sys.modules or package not in _distributions():
         return None
     # `__version__` is not always its own: PyMySQL's is that of the mysqlclient it takes the place of.

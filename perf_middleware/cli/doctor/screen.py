@@ -9,10 +9,12 @@ if TYPE_CHECKING:
 
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from perf_middleware.cli.doctor.checks import Check
 
 COLOURS: Final = {"ok": "green", "warning": "yellow", "failed": "bold red", "unknown": "yellow", "skipped": "dim"}
+COUNTED: Final = ("queries", "failed", "sets", "transactions")
 TITLES: Final = {"drivers": "Drivers", "process": "This process", "store": "Store", "privacy": "Privacy"}
 
 
@@ -32,16 +34,45 @@ def show(checks: Sequence[Check]) -> None:
 
 
 def _print_drivers(console: Console, checks: list[Check]) -> None:
-    table = _table("driver", "version", "outcome", "sent and counted: queries, failed, parameter sets, transactions")
+    """What was counted, "7 of 8" where that is not what was sent; below, what there is to say in words."""
+    from rich.text import Text  # noqa: PLC0415
+
+    table = _table("driver", "version", "outcome")
+    for column in COUNTED:
+        table.add_column(column, justify="right", no_wrap=True)
+    said: dict[str, list[str]] = {}
     for check in sorted(checks, key=lambda check: check.outcome == "skipped"):
-        _add(table, check, [str(check.facts["version"] or "-")])
+        style = "dim" if check.outcome == "skipped" else ""
+        cells = (check.name, check.facts["version"] or "-")
+        table.add_row(
+            *(Text(_printable(cell), style=style) for cell in cells),
+            Text(check.outcome, style=COLOURS[check.outcome]),
+            *_numbers(check),
+        )
+        if not check.facts["sent"]:
+            said.setdefault(check.detail, []).append(check.name)
     console.print(table)
+    for detail, names in said.items():
+        console.print(_printable(f"{', '.join(names)}: {detail}"), markup=False, style="dim")
+    console.print()
+
+
+def _numbers(check: Check) -> list[Text]:
+    from rich.text import Text  # noqa: PLC0415
+
+    sent, counted = check.facts["sent"], check.facts["counted"]
+    if not sent:
+        return []
+    return [
+        Text(str(sent[name])) if sent[name] == counted[name] else Text(f"{counted[name]} of {sent[name]}", style="red")
+        for name in COUNTED
+    ]
 
 
 def _print_checks(console: Console, checks: list[Check]) -> None:
     table = _table("check", "outcome", "found")
     for check in checks:
-        _add(table, check, [])
+        _add(table, check)
     console.print(table)
 
 
@@ -80,7 +111,7 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _add(table: Table, check: Check, cells: list[str]) -> None:
+def _add(table: Table, check: Check) -> None:
     from rich.text import Text  # noqa: PLC0415
 
     colour = COLOURS[check.outcome]
@@ -88,7 +119,6 @@ def _add(table: Table, check: Check, cells: list[str]) -> None:
     outcome = Text(check.outcome, style=colour)
     table.add_row(
         Text(_printable(check.name), style=style),
-        *(Text(_printable(cell), style=style) for cell in cells),
         outcome,
         Text(_printable(check.detail), style=style),
     )

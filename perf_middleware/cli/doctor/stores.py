@@ -80,7 +80,7 @@ def _file(path: Path, place: str, store: Store) -> Check:
         return Check(AREA, place, "failed", str(error))
     finally:
         store.close()
-    folder = next(parent for parent in path.parents if parent.is_dir())
+    folder = next(parent for parent in path.parents if parent.exists())
     try:
         with tempfile.TemporaryFile(dir=folder):  # SQLite needs room for its log beside the file
             pass
