@@ -360,7 +360,7 @@ _pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()
 
 
 def pipelines() -> list[Pipeline]:
-    """Those of this process that are in use."""
+    """Those of this process, also closed ones that something still refers to."""
     return list(_pipelines)
 
 

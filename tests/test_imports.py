@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "wsgi": (*WAIST, "pipeline", "settings", "headers", "collector.context", "frameworks"),
     "asgi": (*WAIST, "pipeline", "settings", "headers", "collector.context", "frameworks"),
     "block": (*WAIST, "pipeline", "settings", "headers", "collector.context"),
-    "doctor": (*WAIST, "collector", "pipeline"),
+    "doctor": ("", *WAIST, "collector", "pipeline"),
     "frameworks": (*WAIST, "extensions", "headers", "collector.context", "collector.hooking", "collector.patching"),
     "jobs": (*WAIST, "pipeline", "settings", "headers", "collector.context", "block"),
     "evidence": STORED,

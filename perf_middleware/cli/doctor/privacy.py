@@ -78,11 +78,11 @@ class Canaries(msgspec.Struct):
 
     def found_in(self, output: bytes) -> set[str]:
         """The places whose canary is there: as it is, or in hexadecimal."""
-        text = output.decode("latin-1").lower()
+        output = output.lower()
         return {
             place
             for place, canary in self.by_place.items()
-            if any(form.lower() in text for form in (canary, canary.encode().hex(), quote(canary, safe="")))
+            if any(form.encode().lower() in output for form in (canary, canary.encode().hex(), quote(canary, safe="")))
         }
 
 

@@ -40,6 +40,9 @@ MOST_SKEW_S: Final = 10.0
 #: Keys that are looked at to tell ours from others'.
 MOST_KEYS: Final = 20_000
 
+#: How long another writer of the stats file is waited for, as the store does.
+BUSY_TIMEOUT_S: Final = 5.0
+
 SERVICE: Final = "doctor"
 
 
@@ -93,7 +96,7 @@ def _file(path: Path, place: str, store: Store) -> Check:
 
 
 def _lock(path: Path) -> None:
-    with closing(sqlite3.connect(path, timeout=5, isolation_level=None)) as connection:
+    with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("ROLLBACK")
 
@@ -188,9 +191,9 @@ def _rights(client: Any, url: str, prefix: str) -> Check:
     try:
         told = _try(store, batch)
     except StoreError as error:
-        refused = error.__cause__
-        # What a server says of missing rights names user, command and key, and nothing else.
-        why = str(refused) if type(refused).__name__ == "NoPermissionError" else str(error)
+        refused = str(error.__cause__)
+        # What a server says of missing rights names user and command; of a script it names the line too.
+        why = refused.partition(" script: on")[0] if "permission" in refused else str(error)
         return Check(AREA, "rights", "failed", f"as {user or 'this user'}: {why}", facts)
     finally:
         store.close()
