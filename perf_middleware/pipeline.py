@@ -379,13 +379,18 @@ def _new_id() -> str:
     return first
 
 
-#: Those of this process, for its end.
+#: Those of this process, for its end and for `doctor`.
 _pipelines: weakref.WeakSet[Pipeline] = weakref.WeakSet()
+
+
+def pipelines() -> list[Pipeline]:
+    """Those of this process, also closed ones that something still refers to."""
+    return list(_pipelines)
 
 
 @atexit.register  # before the stores flush, which have registered themselves before
 def _finish_all_abandoned() -> None:
-    for pipeline in list(_pipelines):
+    for pipeline in pipelines():
         pipeline.finish_abandoned()
 
 

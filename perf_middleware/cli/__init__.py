@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 #: The verbs, in the order of `--help`; each is the file of that name beside this one.
-VERBS: Final = ("run", "demo", "analyze", "report")
+VERBS: Final = ("run", "demo", "analyze", "report", "doctor")
 
 #: Which extra brings a library that a verb imports.
 EXTRAS: Final = {

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Hookable",
     "Patches",
+    "hooks",
     "install",
     "install_dbapi",
     "known",
@@ -139,6 +140,17 @@ def uninstall_dbapi(module: ModuleType) -> None:
 def status() -> dict[str, str]:
     """For each driver that was asked for: hooked, waiting for import, not hooked, or uninstalled."""
     return {name: hook.status() for name, hook in _hooks.items()}
+
+
+def hooks(*names: str) -> dict[str, Hook]:
+    """The hooks of the named drivers, installed or not, or of those that were asked for until now.
+
+    Raises:
+        OptionError: For a name nobody has, or a third party's driver that cannot be loaded.
+
+    """
+    with _lock:
+        return {name: _hook(name) for name in names} if names else dict(_hooks)
 
 
 def _hook(name: str) -> Hook:

@@ -56,6 +56,10 @@ class Patches:
         setattr(owner, name, wrapper)
         self._replaced.append((owner, name, own, wrapper))
 
+    def places(self) -> list[tuple[str, Any]]:
+        """Where each attribute is ("Cursor.execute"), and what stands there now: ours, or another tool's on top."""
+        return [(_place(owner, name), vars(owner).get(name)) for owner, name, _, _ in self._replaced]
+
     def undo(self) -> None:
         """Restore every attribute (`is` the one it was); where another tool has patched on top, ours falls silent."""
         self.active = False
@@ -64,12 +68,16 @@ class Patches:
         for owner, name, own, wrapper in reversed(self._replaced):
             if vars(owner).get(name) is not wrapper:
                 _silence(wrapper)
-                self.covered.append(f"{getattr(owner, '__name__', owner)}.{name}")
+                self.covered.append(_place(owner, name))
             elif own is _ABSENT:
                 delattr(owner, name)
             else:
                 setattr(owner, name, own)
         self._replaced = []
+
+
+def _place(owner: Any, name: str) -> str:
+    return f"{getattr(owner, '__name__', owner)}.{name}"
 
 
 def _silence(wrapper: Any) -> None:

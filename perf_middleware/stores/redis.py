@@ -148,7 +148,7 @@ class RedisStore:
 
         try:
             if self._client is None:
-                self._client = _connect(redis, self._url)
+                self._client = connect(redis, self._url)
             yield self._client
         except redis.exceptions.ResponseError as error:
             if type(error).__name__ in _PASSING_CLASSES or str(error).startswith(_PASSING_WORDS):
@@ -181,7 +181,13 @@ def open(url: str, prefix: str) -> RedisStore:  # noqa: A001 - every store modul
     return RedisStore(url, prefix)
 
 
-def _connect(redis: Any, url: str) -> Any:
+def connect(redis: Any, url: str) -> Any:
+    """A client with the store's time-outs, which retries nothing; nothing is contacted yet.
+
+    Raises:
+        StoreError: When the client refuses an option in the URL.
+
+    """
     from redis.backoff import NoBackoff  # noqa: PLC0415
     from redis.retry import Retry  # noqa: PLC0415
 
