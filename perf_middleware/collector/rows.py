@@ -251,6 +251,20 @@ class Noted(msgspec.Struct, eq=False):
             return [self.statement.list_size] * self.count
         return [_statement(text, self.system).list_size for text in self._column(TEXT)]
 
+    def many(self) -> list[int | None]:
+        """As in `Runs`."""
+        if self.reading.plain:
+            return []
+        return [None if extra is None else extra.many for extra in self._column(EXTRA)]
+
+    def blocking_ms(self) -> float:
+        """As in `Runs`."""
+        if self.reading.plain:
+            return 0.0
+        columns = zip(self._column(DURATION_S), self._column(EXTRA), strict=True)
+        blocking_s: float = sum([duration_s for duration_s, extra in columns if extra is not None and extra.blocking])
+        return blocking_s * 1e3
+
     def texts(self) -> list[str | None]:
         """As in `Runs`: none at all unless `capture_sql` lets them be told."""
         chars = self.reading.capture_sql

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
-from perf_middleware.detectors import duplicate_query, n_plus_one, slow_query
+from perf_middleware.detectors import duplicate_query, n_plus_one, slow_query, write_loop
 from perf_middleware.detectors.repeats import complete, forget
 from perf_middleware.errors import fault
 from perf_middleware.extensions import extensions
@@ -35,6 +35,7 @@ class Detector(Protocol):
 _OURS: Final[dict[str, Any]] = {
     "n_plus_one": n_plus_one,
     "duplicate_query": duplicate_query,
+    "write_loop": write_loop,
     "slow_query": slow_query,
 }
 
