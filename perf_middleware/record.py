@@ -247,7 +247,7 @@ class Rows(Protocol):
 
     @property
     def transactions(self) -> list[Transaction]:
-        """All that were seen, those still open until now."""
+        """All that were seen."""
         ...
 
 
@@ -424,10 +424,11 @@ class Profile(msgspec.Struct, dict=True, weakref=True):
             groups.setdefault((query.fingerprint, query.db), []).append(index)
         return {key: QueryRuns(self.queries, indices) for key, indices in groups.items()}
 
-    @cached_property
+    @property
     def rows(self) -> Rows:
-        """The queries and transactions, which of a profile under way are made when they are asked for."""
-        return self
+        """The queries and transactions: while a live profile is looked at they are made by asking, each time."""
+        rows: Rows = self.__dict__.get("live", self)
+        return rows
 
 
 def to_json(profile: Profile) -> bytes:

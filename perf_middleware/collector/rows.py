@@ -582,6 +582,24 @@ class Reading(msgspec.Struct, eq=False):
         transaction.duration_ms = self._since_ms(at_s) - transaction.start_ms
 
 
+class Live(msgspec.Struct):
+    """`perf_middleware.record.Rows` of a profile that lasted so long until now."""
+
+    reading: Reading
+    capture: Capture
+    duration_ms: float
+
+    @property
+    def queries(self) -> list[Query]:
+        """Those kept."""
+        return self.reading.queries(self.capture)
+
+    @property
+    def transactions(self) -> list[Transaction]:
+        """Those seen; the ones still open last until now."""
+        return self.reading.transactions(self.reading.origin_s + self.duration_ms / 1e3)
+
+
 def _ms(duration_s: float) -> float:
     """Whole microseconds of it, which are never more than it took."""
     return round(duration_s * 1e9) // 1000 / 1000

@@ -10,7 +10,18 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
-from perf_middleware.detectors import duplicate_query, n_plus_one, slow_query, write_loop
+from perf_middleware.detectors import (
+    blocking_call,
+    duplicate_query,
+    large_result,
+    long_transaction,
+    n_plus_one,
+    pool_wait,
+    query_count,
+    slow_fetch,
+    slow_query,
+    write_loop,
+)
 from perf_middleware.detectors.repeats import complete, forget
 from perf_middleware.errors import fault
 from perf_middleware.extensions import extensions
@@ -36,7 +47,13 @@ _OURS: Final[dict[str, Any]] = {
     "n_plus_one": n_plus_one,
     "duplicate_query": duplicate_query,
     "write_loop": write_loop,
+    "query_count": query_count,
     "slow_query": slow_query,
+    "slow_fetch": slow_fetch,
+    "large_result": large_result,
+    "pool_wait": pool_wait,
+    "long_transaction": long_transaction,
+    "blocking_call": blocking_call,
 }
 
 #: Kinds to look for, each with what finds it and its threshold.

@@ -167,6 +167,6 @@ def _recommendation(statement: Statement, verb: str, name: str, caller: str | No
             "Django: bulk_update() or update() with F(); SQLAlchemy: update() with a list of parameters."
         )
     return (
-        f"Write all of {name} at once {where}: INSERT with VALUES (...), (...), or executemany. "
+        f"Write all of {name} at once {where}: many rows in an INSERT, or executemany. "
         "Django: bulk_create() (update_conflicts=True for an upsert); SQLAlchemy: insert() with a list of parameters."
     )
