@@ -243,7 +243,10 @@ class Noted(msgspec.Struct, eq=False):
 
     def rows(self) -> list[int | None]:
         """As in `Runs`."""
-        return list(map(_rows, self._column(ROWS), self._column(EXTRA)))
+        rows = self._column(ROWS)
+        if self.reading.plain and set(map(type, rows)) == {int} and min(rows) >= 0 and max(rows) < MAX_ROWS:
+            return rows
+        return list(map(_rows, rows, self._column(EXTRA)))
 
     def list_sizes(self) -> list[int | None]:
         """As in `Runs`."""

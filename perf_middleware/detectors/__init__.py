@@ -8,20 +8,9 @@ yields findings. Ours are in the table below; others join through the entry poin
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from importlib import import_module
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
-from perf_middleware.detectors import (
-    blocking_call,
-    duplicate_query,
-    large_result,
-    long_transaction,
-    n_plus_one,
-    pool_wait,
-    query_count,
-    slow_fetch,
-    slow_query,
-    write_loop,
-)
 from perf_middleware.detectors.repeats import complete, forget
 from perf_middleware.errors import fault
 from perf_middleware.extensions import extensions
@@ -43,18 +32,19 @@ class Detector(Protocol):
         ...
 
 
-_OURS: Final[dict[str, Any]] = {
-    "n_plus_one": n_plus_one,
-    "duplicate_query": duplicate_query,
-    "write_loop": write_loop,
-    "query_count": query_count,
-    "slow_query": slow_query,
-    "slow_fetch": slow_fetch,
-    "large_result": large_result,
-    "pool_wait": pool_wait,
-    "long_transaction": long_transaction,
-    "blocking_call": blocking_call,
-}
+#: Each is a file here, imported when it is first asked for.
+_OURS: Final = (
+    "n_plus_one",
+    "duplicate_query",
+    "write_loop",
+    "query_count",
+    "slow_query",
+    "slow_fetch",
+    "large_result",
+    "pool_wait",
+    "long_transaction",
+    "blocking_call",
+)
 
 #: Kinds to look for, each with what finds it and its threshold.
 Plan: TypeAlias = "list[tuple[str, Callable[[Profile, float], Iterable[Finding]], float]]"
@@ -133,5 +123,5 @@ def _entry_points() -> dict[str, EntryPoint]:
 @cache
 def _detector(name: str) -> Detector:
     """Loaded once, when first asked for."""
-    detector: Detector = _OURS[name] if name in _OURS else _entry_points()[name].load()
+    detector: Detector = import_module(f"{__name__}.{name}") if name in _OURS else _entry_points()[name].load()
     return detector

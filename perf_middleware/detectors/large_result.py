@@ -42,14 +42,14 @@ def _detect(profile: Profile, threshold: float, least_ms: float) -> Iterator[Fin
     for (fingerprint, _), runs in profile.by_fingerprint.items():
         if runs.totals()[4] < least_ms:
             continue
-        asked = question(fingerprint, runs.system)
-        if asked is None:
-            continue
         rows = runs.rows()
-        large = [place for place, count in enumerate(rows) if (count or 0) >= threshold]
-        if large:
-            indices, queries = runs.indices(), profile.rows.queries
-            evidence = [indices[place] for place in large]
+        if max(filter(None, rows), default=0) < threshold:
+            continue
+        asked = question(fingerprint, runs.system)
+        if asked is not None:
+            queries = profile.rows.queries
+            columns = zip(runs.indices(), rows, strict=True)
+            evidence = [index for index, count in columns if count is not None and count >= threshold]
             yield _finding(profile, asked, [queries[index] for index in evidence], evidence, threshold)
 
 
