@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
 from perf_middleware.detectors.repeats import complete, forget
 from perf_middleware.errors import fault
@@ -46,8 +46,26 @@ _OURS: Final = (
     "blocking_call",
 )
 
-#: Kinds to look for, each with what finds it and its threshold.
-Plan: TypeAlias = "list[tuple[str, Callable[[Profile, float], Iterable[Finding]], float]]"
+#: Those whose threshold is a duration: in a live profile none finds anything while no sum of times reaches it.
+_TIMED: Final = frozenset(("slow_query", "slow_fetch", "pool_wait", "long_transaction", "blocking_call"))
+
+#: A kind to look for, with what finds it and its threshold.
+Planned: TypeAlias = "tuple[str, Callable[[Profile, float], Iterable[Finding]], float]"
+
+
+class Plan(NamedTuple):
+    """What to look for.
+
+    Attributes:
+        kinds: All.
+        quick: Of them what a profile may have though it was quick.
+        quick_ms: No time of such a profile reaches this.
+
+    """
+
+    kinds: list[Planned]
+    quick: list[Planned]
+    quick_ms: float
 
 
 def names() -> tuple[str, ...]:
@@ -79,7 +97,7 @@ def analyze(
 
     """
     chosen = plan(detectors, thresholds)
-    if chosen:
+    if chosen.kinds:
         complete(profile)
     return find(profile, chosen)
 
@@ -89,21 +107,30 @@ def plan(detectors: Sequence[str] | None = None, thresholds: Mapping[str, float]
     chosen = names() if detectors is None else tuple(detectors)
     check_names("detectors", chosen, names())
     check_names("thresholds", tuple(thresholds or ()), names())
-    planned: Plan = []
+    planned: list[Planned] = []
     for name in chosen:
         try:
             detector = _detector(name)
             planned.append((name, detector.detect, (thresholds or {}).get(name, detector.DEFAULT)))
         except Exception as error:  # noqa: BLE001 - a third party's detector that cannot be loaded is done without
             fault(f"detectors.{name}", error)
-    return planned
+    timed = [threshold for name, _, threshold in planned if name in _TIMED]
+    return Plan(planned, [kind for kind in planned if kind[0] not in _TIMED], min(timed, default=0.0))
 
 
-def find(profile: Profile, planned: Plan) -> list[Finding]:
+def find(profile: Profile, chosen: Plan) -> list[Finding]:
     """What `analyze` finds, in a profile whose fingerprints are complete."""
     forget(profile)
     findings: list[Finding] = []
-    for name, detect, threshold in planned:
+    kinds, _, quick_ms = chosen
+    if (
+        0 < profile.duration_ms < quick_ms
+        and 0 < profile.db_sum_ms < quick_ms
+        and (profile.fetch_ms or 0.0) < quick_ms
+        and (profile.wait_ms or 0.0) < quick_ms
+    ):
+        kinds = chosen.quick
+    for name, detect, threshold in kinds:
         try:
             found = [*detect(profile, threshold)]
             if found:

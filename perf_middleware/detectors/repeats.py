@@ -250,22 +250,26 @@ def _sum(told: list[float | None]) -> float | None:
 def reads(profile: Profile, threshold: float) -> Sequence[Repeat]:
     """Every read that ran successfully at least `threshold` times; `profile` must be `complete`.
 
-    Found once for all detectors with the same threshold: `analyze` forgets them first.
+    Found once for detectors that follow one another with the same threshold: `analyze` forgets them first.
     """
-    return () if 0 < profile.query_count < threshold else _repeats(profile, threshold)[0]
+    if 0 < profile.query_count < threshold:
+        return ()
+    known = profile.__dict__.get(_KNOWN)
+    if known is None or known[0] != threshold:
+        known = _find(profile, threshold)
+    repeats: list[Repeat] = known[1]
+    return repeats
 
 
 def writes(profile: Profile, threshold: float) -> Sequence[Repeat]:
     """Every INSERT, UPDATE, DELETE and the like, as `reads` gives those that read."""
-    return () if 0 < profile.query_count < threshold else _repeats(profile, threshold)[1]
-
-
-def _repeats(profile: Profile, threshold: float) -> tuple[list[Repeat], list[Repeat]]:
-    known: dict[float, tuple[list[Repeat], list[Repeat]]] = profile.__dict__.setdefault(_KNOWN, {})
-    found = known.get(threshold)
-    if found is None:
-        found = known[threshold] = _find(profile, threshold)
-    return found
+    if 0 < profile.query_count < threshold:
+        return ()
+    known = profile.__dict__.get(_KNOWN)
+    if known is None or known[0] != threshold:
+        known = _find(profile, threshold)
+    repeats: list[Repeat] = known[2]
+    return repeats
 
 
 def forget(profile: Profile) -> None:
@@ -276,7 +280,8 @@ def forget(profile: Profile) -> None:
 _KNOWN: Final = "repeats"
 
 
-def _find(profile: Profile, threshold: float) -> tuple[list[Repeat], list[Repeat]]:
+def _find(profile: Profile, threshold: float) -> tuple[float, list[Repeat], list[Repeat]]:
+    """The threshold, and what `reads` and `writes` give; remembered for whoever asks next."""
     groups, folded = profile.by_fingerprint, folded_counters(profile) if profile.folded else {}
     often, failed = [], False
     reading: list[Repeat] = []
@@ -303,7 +308,8 @@ def _find(profile: Profile, threshold: float) -> tuple[list[Repeat], list[Repeat
         repeat = Repeat(*asked, kept, beyond)
         if repeat.count >= threshold:
             found.append(repeat)
-    return reading, writing
+    known = profile.__dict__[_KNOWN] = (threshold, reading, writing)
+    return known
 
 
 #: Of what was only folded into counters.
