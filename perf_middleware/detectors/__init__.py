@@ -7,6 +7,7 @@ yields findings. Ours are in the table below; others join through the entry poin
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
@@ -46,8 +47,11 @@ _OURS: Final = (
     "blocking_call",
 )
 
-#: Those whose threshold is a duration: in a live profile none finds anything while no sum of times reaches it.
+#: Those whose threshold is a duration: they find nothing where no sum of times reaches it.
 _TIMED: Final = frozenset(("slow_query", "slow_fetch", "pool_wait", "long_transaction", "blocking_call"))
+
+#: The one whose threshold is a number of queries of all kinds.
+_COUNTED: Final = "query_count"
 
 #: A kind to look for, with what finds it and its threshold.
 Planned: TypeAlias = "tuple[str, Callable[[Profile, float], Iterable[Finding]], float]"
@@ -58,14 +62,16 @@ class Plan(NamedTuple):
 
     Attributes:
         kinds: All.
-        quick: Of them what a profile may have though it was quick.
-        quick_ms: No time of such a profile reaches this.
+        usual: Of them those that ask more of a profile than its sums.
+        quick_ms: No time of a usual profile reaches this,
+        few_queries: nor does the number of its queries this.
 
     """
 
     kinds: list[Planned]
-    quick: list[Planned]
+    usual: list[Planned]
     quick_ms: float
+    few_queries: float
 
 
 def names() -> tuple[str, ...]:
@@ -114,22 +120,25 @@ def plan(detectors: Sequence[str] | None = None, thresholds: Mapping[str, float]
             planned.append((name, detector.detect, (thresholds or {}).get(name, detector.DEFAULT)))
         except Exception as error:  # noqa: BLE001 - a third party's detector that cannot be loaded is done without
             fault(f"detectors.{name}", error)
-    timed = [threshold for name, _, threshold in planned if name in _TIMED]
-    return Plan(planned, [kind for kind in planned if kind[0] not in _TIMED], min(timed, default=0.0))
+    usual = [kind for kind in planned if kind[0] not in _TIMED and kind[0] != _COUNTED]
+    least = {name: threshold for name, _, threshold in planned}
+    quick_ms = min([least[name] for name in _TIMED if name in least], default=math.inf)
+    return Plan(planned, usual, quick_ms, least.get(_COUNTED, math.inf))
 
 
 def find(profile: Profile, chosen: Plan) -> list[Finding]:
     """What `analyze` finds, in a profile whose fingerprints are complete."""
     forget(profile)
     findings: list[Finding] = []
-    kinds, _, quick_ms = chosen
+    kinds, usual, quick_ms, few_queries = chosen
     if (
-        0 < profile.duration_ms < quick_ms
+        0 < profile.query_count < few_queries
+        and 0 < profile.duration_ms < quick_ms
         and 0 < profile.db_sum_ms < quick_ms
         and (profile.fetch_ms or 0.0) < quick_ms
         and (profile.wait_ms or 0.0) < quick_ms
     ):
-        kinds = chosen.quick
+        kinds = usual
     for name, detect, threshold in kinds:
         try:
             found = [*detect(profile, threshold)]

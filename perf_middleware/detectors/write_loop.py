@@ -53,8 +53,13 @@ _WHERE: Final = re.compile(r"\bWHERE\b", re.IGNORECASE)
 
 def detect(profile: Profile, threshold: float) -> Sequence[Finding]:
     """One finding per loop, however many lines it spreads over."""
+    repeats = writes(profile, threshold)
+    return _detect(repeats, profile, threshold) if repeats else ()
+
+
+def _detect(repeats: Sequence[Repeat], profile: Profile, threshold: float) -> Sequence[Finding]:
     found = []
-    for repeat in writes(profile, threshold):
+    for repeat in repeats:
         loop = _by_row(repeat, threshold)
         if loop is None:
             continue
