@@ -40,7 +40,7 @@ def _finding(profile: Profile, threshold: float) -> Finding:
     evidence = [index for index, query in enumerate(queries) if query.blocking]
     blocking = [queries[index] for index in evidence]
     durations_ms = [query.duration_ms for query in blocking]
-    total_ms, wasted_ms = sum(durations_ms), union_ms([query.start_ms for query in blocking], durations_ms)
+    total_ms, wasted_ms = sum(durations_ms), max(union_ms([query.start_ms for query in blocking], durations_ms), 0.0)
     longest = max(blocking, key=lambda query: query.duration_ms)
     caller, count = most_common(counted([query.caller for query in blocking])), len(blocking)
     calls = f"{count} calls" if count > 1 else "a call"

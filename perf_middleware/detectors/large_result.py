@@ -43,13 +43,14 @@ def _detect(profile: Profile, threshold: float, least_ms: float) -> Iterator[Fin
         if runs.totals()[4] < least_ms:
             continue
         rows = runs.rows()
-        if max(filter(None, rows), default=0) < threshold:
+        if max(filter(None, rows), default=0) < max(threshold, 1):
             continue
         asked = question(fingerprint, runs.system)
         if asked is not None:
             queries = profile.rows.queries
-            columns = zip(runs.indices(), rows, strict=True)
-            evidence = [index for index, count in columns if count is not None and count >= threshold]
+            evidence = [
+                index for index, count in zip(runs.indices(), rows, strict=True) if count and count >= threshold
+            ]
             yield _finding(profile, asked, [queries[index] for index in evidence], evidence, threshold)
 
 
@@ -59,7 +60,7 @@ def _finding(
     statement, shape = asked
     rows = max(query.rows or 0 for query in queries)
     times_ms = [query.duration_ms + (query.fetch_ms or 0.0) for query in queries]
-    wasted_ms = union_ms([query.start_ms for query in queries], times_ms)
+    wasted_ms = max(union_ms([query.start_ms for query in queries], times_ms), 0.0)
     caller, name, count = most_common(counted([query.caller for query in queries])), table(statement), len(queries)
     times = f"{count} times, up to " if count > 1 else ""
     return Finding(

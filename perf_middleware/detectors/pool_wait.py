@@ -28,7 +28,7 @@ DEFAULT: Final = 100.0
 def detect(profile: Profile, threshold: float) -> Sequence[Finding]:
     """One finding at most: every statement that waits does so for the same pool."""
     waited_ms = profile.wait_ms
-    if waited_ms is None or waited_ms < threshold:
+    if not waited_ms or waited_ms < threshold:
         return ()
     return [_finding(profile, waited_ms, threshold)]
 

@@ -47,7 +47,7 @@ def detect(profile: Profile, threshold: float) -> Sequence[Finding]:
         if is_work(statement):
             asked.append((statement, runs, beyond))
             count += min(_count(runs, beyond), LOOP - 1)
-    return [_finding(profile, asked, count, threshold)] if count >= threshold else ()
+    return [_finding(profile, asked, count, threshold)] if count >= max(threshold, 1) else ()
 
 
 def _count(runs: Runs | None, beyond: Folded | None) -> int:
