@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from perf_middleware import collector, detectors, headers
 from perf_middleware.collector.context import NOTHING, SUPPRESSED, Capture, current
+from perf_middleware.collector.rows import Live
 from perf_middleware.errors import OptionError, fault
 from perf_middleware.guard import Guard
 from perf_middleware.record import Profile
@@ -287,10 +288,12 @@ class Pipeline:
         if not capture.keep or capture.detected == reading.query_count:
             return
         capture.detected = reading.query_count
+        profile.__dict__["live"] = Live(reading, capture, profile.duration_ms)
         try:
             profile.findings = detectors.find(profile, self._plan)
         except Exception as error:  # noqa: BLE001 - what was measured is still told
             fault("analyze", error)
+        del profile.__dict__["live"]
 
     def _finish(  # noqa: C901 - each part would be a call more of every request
         self, capture: Capture, status: int | None, error: BaseException | None, *, truncated: bool

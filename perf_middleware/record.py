@@ -224,8 +224,30 @@ class Runs(Protocol):
         """As `Query.list_size`; no column at all where none of them has a list."""
         ...
 
+    def many(self) -> list[int | None]:
+        """As `Query.many`; no column at all where none of them has several parameter sets."""
+        ...
+
+    def blocking_ms(self) -> float:
+        """Summed duration of those that ran on an event loop's thread."""
+        ...
+
     def texts(self) -> list[str | None]:
         """As `Query.sql`; no column at all where none of them is kept."""
+        ...
+
+
+class Rows(Protocol):
+    """What a record holds beside its sums; a `Profile` that was read from a file is one itself."""
+
+    @property
+    def queries(self) -> list[Query]:
+        """All that are kept."""
+        ...
+
+    @property
+    def transactions(self) -> list[Transaction]:
+        """All that were seen."""
         ...
 
 
@@ -298,6 +320,14 @@ class QueryRuns:
     def list_sizes(self) -> list[int | None]:
         """Values in their longest list."""
         return [query.list_size for query in self._queries]
+
+    def many(self) -> list[int | None]:
+        """Parameter sets of an `executemany`."""
+        return [query.many for query in self._queries]
+
+    def blocking_ms(self) -> float:
+        """As in `Runs`."""
+        return sum([query.duration_ms for query in self._queries if query.blocking])
 
     def texts(self) -> list[str | None]:
         """What was given to the driver."""
@@ -393,6 +423,12 @@ class Profile(msgspec.Struct, dict=True, weakref=True):
         for index, query in enumerate(self.queries):
             groups.setdefault((query.fingerprint, query.db), []).append(index)
         return {key: QueryRuns(self.queries, indices) for key, indices in groups.items()}
+
+    @property
+    def rows(self) -> Rows:
+        """The queries and transactions: while a live profile is looked at they are made by asking, each time."""
+        rows: Rows = self.__dict__.get("live", self)
+        return rows
 
 
 def to_json(profile: Profile) -> bytes:

@@ -139,7 +139,8 @@ class _TextWriter:
                 f"\n{finding.total_ms:.1f} ms in all, up to {finding.wasted_ms:.1f} ms to save", style="not bold"
             )
             told.append(f"\n{_printable(finding.recommendation)}", style="not bold")
-            told.append(f"\n{_printable(finding.fingerprint)}", style="not bold dim")
+            if finding.fingerprint:
+                told.append(f"\n{_printable(finding.fingerprint)}", style="not bold dim")
             grid.add_row("", Text(f"{finding.severity:<8}", style=COLOURS[finding.severity]), told)
         self._console.print(grid)
         self._console.print()

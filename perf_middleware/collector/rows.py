@@ -249,13 +249,30 @@ class Noted(msgspec.Struct, eq=False):
 
     def rows(self) -> list[int | None]:
         """As in `Runs`."""
-        return list(map(_rows, self._column(ROWS), self._column(EXTRA)))
+        rows = self._column(ROWS)
+        if self.reading.plain and set(map(type, rows)) == {int} and min(rows) >= 0 and max(rows) < MAX_ROWS:
+            return rows
+        return list(map(_rows, rows, self._column(EXTRA)))
 
     def list_sizes(self) -> list[int | None]:
         """As in `Runs`."""
         if not self.varies:
             return [self.statement.list_size] * self.count
         return [_statement(text, self.system).list_size for text in self._column(TEXT)]
+
+    def many(self) -> list[int | None]:
+        """As in `Runs`."""
+        if self.reading.plain:
+            return []
+        return [None if extra is None else extra.many for extra in self._column(EXTRA)]
+
+    def blocking_ms(self) -> float:
+        """As in `Runs`."""
+        if self.reading.plain:
+            return 0.0
+        columns = zip(self._column(DURATION_S), self._column(EXTRA), strict=True)
+        blocking_s: float = sum([duration_s for duration_s, extra in columns if extra is not None and extra.blocking])
+        return blocking_s * 1e3
 
     def texts(self) -> list[str | None]:
         """As in `Runs`: none at all unless `capture_sql` lets them be told."""
@@ -572,6 +589,24 @@ class Reading(msgspec.Struct, eq=False):
         transaction = self.begun[self.open.pop(target.session)]
         transaction.outcome = outcome
         transaction.duration_ms = self._since_ms(at_s) - transaction.start_ms
+
+
+class Live(msgspec.Struct):
+    """`perf_middleware.record.Rows` of a profile that lasted so long until now."""
+
+    reading: Reading
+    capture: Capture
+    duration_ms: float
+
+    @property
+    def queries(self) -> list[Query]:
+        """Those kept."""
+        return self.reading.queries(self.capture)
+
+    @property
+    def transactions(self) -> list[Transaction]:
+        """Those seen; the ones still open last until now."""
+        return self.reading.transactions(self.reading.origin_s + self.duration_ms / 1e3)
 
 
 def _ms(duration_s: float) -> float:

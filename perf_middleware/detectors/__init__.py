@@ -7,10 +7,11 @@ yields findings. Ours are in the table below; others join through the entry poin
 
 from __future__ import annotations
 
+import math
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from importlib import import_module
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
-from perf_middleware.detectors import duplicate_query, n_plus_one, slow_query
 from perf_middleware.detectors.repeats import complete, forget
 from perf_middleware.errors import fault
 from perf_middleware.extensions import extensions
@@ -32,14 +33,45 @@ class Detector(Protocol):
         ...
 
 
-_OURS: Final[dict[str, Any]] = {
-    "n_plus_one": n_plus_one,
-    "duplicate_query": duplicate_query,
-    "slow_query": slow_query,
-}
+#: Each is a file here, imported when it is first asked for.
+_OURS: Final = (
+    "n_plus_one",
+    "duplicate_query",
+    "write_loop",
+    "query_count",
+    "slow_query",
+    "slow_fetch",
+    "large_result",
+    "pool_wait",
+    "long_transaction",
+    "blocking_call",
+)
 
-#: Kinds to look for, each with what finds it and its threshold.
-Plan: TypeAlias = "list[tuple[str, Callable[[Profile, float], Iterable[Finding]], float]]"
+#: Those whose threshold is a duration: they find nothing where no sum of times reaches it.
+_TIMED: Final = frozenset(("slow_query", "slow_fetch", "pool_wait", "long_transaction", "blocking_call"))
+
+#: The one whose threshold is a number of queries of all kinds.
+_COUNTED: Final = "query_count"
+
+#: A kind to look for, with what finds it and its threshold.
+Planned: TypeAlias = "tuple[str, Callable[[Profile, float], Iterable[Finding]], float]"
+
+
+class Plan(NamedTuple):
+    """What to look for.
+
+    Attributes:
+        kinds: All.
+        usual: Of them those that ask more of a profile than its sums.
+        quick_ms: No time of a usual profile reaches this,
+        few_queries: nor does the number of its queries this.
+
+    """
+
+    kinds: list[Planned]
+    usual: list[Planned]
+    quick_ms: float
+    few_queries: float
 
 
 def names() -> tuple[str, ...]:
@@ -71,7 +103,7 @@ def analyze(
 
     """
     chosen = plan(detectors, thresholds)
-    if chosen:
+    if chosen.kinds:
         complete(profile)
     return find(profile, chosen)
 
@@ -81,21 +113,33 @@ def plan(detectors: Sequence[str] | None = None, thresholds: Mapping[str, float]
     chosen = names() if detectors is None else tuple(detectors)
     check_names("detectors", chosen, names())
     check_names("thresholds", tuple(thresholds or ()), names())
-    planned: Plan = []
+    planned: list[Planned] = []
     for name in chosen:
         try:
             detector = _detector(name)
             planned.append((name, detector.detect, (thresholds or {}).get(name, detector.DEFAULT)))
         except Exception as error:  # noqa: BLE001 - a third party's detector that cannot be loaded is done without
             fault(f"detectors.{name}", error)
-    return planned
+    usual = [kind for kind in planned if kind[0] not in _TIMED and kind[0] != _COUNTED]
+    least = {name: threshold for name, _, threshold in planned}
+    quick_ms = min([least[name] for name in _TIMED if name in least], default=math.inf)
+    return Plan(planned, usual, quick_ms, least.get(_COUNTED, math.inf))
 
 
-def find(profile: Profile, planned: Plan) -> list[Finding]:
+def find(profile: Profile, chosen: Plan) -> list[Finding]:
     """What `analyze` finds, in a profile whose fingerprints are complete."""
     forget(profile)
     findings: list[Finding] = []
-    for name, detect, threshold in planned:
+    kinds, usual, quick_ms, few_queries = chosen
+    if (
+        0 < profile.query_count < few_queries
+        and 0 < profile.duration_ms < quick_ms
+        and 0 < profile.db_sum_ms < quick_ms
+        and (profile.fetch_ms or 0.0) < quick_ms
+        and (profile.wait_ms or 0.0) < quick_ms
+    ):
+        kinds = usual
+    for name, detect, threshold in kinds:
         try:
             found = [*detect(profile, threshold)]
             if found:
@@ -115,5 +159,5 @@ def _entry_points() -> dict[str, EntryPoint]:
 @cache
 def _detector(name: str) -> Detector:
     """Loaded once, when first asked for."""
-    detector: Detector = _OURS[name] if name in _OURS else _entry_points()[name].load()
+    detector: Detector = import_module(f"{__name__}.{name}") if name in _OURS else _entry_points()[name].load()
     return detector

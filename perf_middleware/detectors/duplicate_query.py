@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from perf_middleware.detectors.repeats import VARIED, Repeat, at, finding_id, most_common, repeats, table
+from perf_middleware.detectors.repeats import VARIED, Repeat, at, finding_id, most_common, reads, table
 from perf_middleware.detectors.severity import severity_in
 from perf_middleware.record import Finding
 
@@ -29,7 +29,7 @@ MAX_VALUES: Final = VARIED - 1
 def detect(profile: Profile, threshold: float) -> Sequence[Finding]:
     """One finding per fingerprint and database."""
     found = []
-    for repeat in repeats(profile, threshold):
+    for repeat in reads(profile, threshold):
         if repeat.different > MAX_VALUES and not repeat.unknown:  # the most: a loop over different values
             continue
         if not repeat.shape.queue and _is_duplicate(repeat, threshold):

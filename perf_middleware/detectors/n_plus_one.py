@@ -17,7 +17,16 @@ import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from perf_middleware.detectors.repeats import VARIED, Repeat, at, finding_id, most_common, repeats, table
+from perf_middleware.detectors.repeats import (
+    VARIED,
+    Repeat,
+    at,
+    finding_id,
+    is_straight_line,
+    most_common,
+    reads,
+    table,
+)
 from perf_middleware.detectors.severity import severity_in
 from perf_middleware.detectors.shape import Shape, conditions, shape
 from perf_middleware.record import Confidence, Finding
@@ -50,7 +59,7 @@ _NO_CONSTANTS: Final[frozenset[str]] = frozenset()
 def detect(profile: Profile, threshold: float) -> Sequence[Finding]:
     """One finding per loop, however many lines it spreads over."""
     found = []
-    for repeat in repeats(profile, threshold):
+    for repeat in reads(profile, threshold):
         asked = repeat.shape
         if asked.queue or not (asked.selective or asked.offset):
             continue
@@ -58,7 +67,7 @@ def detect(profile: Profile, threshold: float) -> Sequence[Finding]:
         if confidence is None:
             continue
         callers = repeat.callers()
-        if len(callers) >= DEFAULT and _is_straight_line(callers):
+        if is_straight_line(callers):
             continue
         if not asked.single and (_is_bulk(repeat) or _is_paging(repeat) or _follows_pages(profile, repeat)):
             continue
@@ -96,14 +105,6 @@ def _is_polling(repeat: Repeat) -> bool:
     from statistics import quantiles  # noqa: PLC0415 - only where a request paused for long, again and again
 
     return quantiles(pauses, n=4, method="inclusive")[2] <= POLL_SPREAD * min(pauses)
-
-
-def _is_straight_line(counts: dict[str | None, int]) -> bool:
-    """Most runs come from lines that ran once each, and no loop among the rest."""
-    if None in counts:
-        return False
-    once = sum(count == 1 for count in counts.values())
-    return once >= DEFAULT and sum(counts.values()) - once < DEFAULT
 
 
 def _is_bulk(repeat: Repeat) -> bool:

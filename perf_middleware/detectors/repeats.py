@@ -1,8 +1,8 @@
 """The statements of a profile that ran again and again, with what is known of their values.
 
-The ground on which `n_plus_one` and `duplicate_query` stand, so that both count the same runs: successful ones,
-per fingerprint and database, over the whole profile and in any order. A run that only repeats a piece of work
-after a failure is not counted, and statements that are no question about data never are.
+The ground on which `n_plus_one`, `duplicate_query` and `write_loop` stand, so that all count the same runs:
+successful ones, per fingerprint and database, over the whole profile and in any order. A run that only repeats a piece
+of work after a failure is not counted, and statements that neither ask about data nor change it never are.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections import Counter
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from perf_middleware.detectors import transactions
 from perf_middleware.detectors.shape import Shape, bare, shape, words
 from perf_middleware.record import QueryRuns, union_ms
 from perf_middleware.sql import Statement, fingerprint_id, parse
@@ -61,26 +62,35 @@ _SERVICE_VERBS: Final = words("""
     UNLOCK USE VACUUM
 """)
 _READS: Final = words("SELECT WITH VALUES TABLE")
+WRITES: Final = words("INSERT REPLACE UPDATE DELETE MERGE")
 
+#: How a database without sequences is made to have one.
+_SEQUENCE: Final = re.compile(
+    r"UPDATE\b.*\bSET\s[^,]*(=\s*LAST_INSERT_ID\s*\(|\bnext_val\b)", re.IGNORECASE | re.DOTALL
+)
 
 #: With so many different values it is a loop over them, however many more there are.
 VARIED: Final = 3
 
+#: Code that does the same on so many lines, once each, does it in no loop.
+STRAIGHT_LINES: Final = 5
+
 
 class Repeat:
-    """One read on one database that ran several times: its successful runs, in order, and what they have in common.
+    """One statement on one database that ran several times: its successful runs, in order, and what is common to them.
 
     Attributes:
         statement: As parsed from the fingerprint.
         shape: What it asks for.
         runs: Those that are kept; the columns of all of them follow one order.
         count: Runs, with those folded into counters.
+        beyond: Of the runs that were folded, their counters.
         different: How many different values were asked for, among those known; `VARIED` stands for as many or more.
         unknown: Runs whose values are not known, folded ones among them.
 
     """
 
-    __slots__ = ("_beyond", "_values", "count", "different", "runs", "shape", "statement", "unknown")
+    __slots__ = ("_values", "beyond", "count", "different", "runs", "shape", "statement", "unknown")
 
     def __init__(self, statement: Statement, shape: Shape, runs: Runs | Picked, beyond: Folded | None) -> None:
         self.statement = statement
@@ -96,7 +106,7 @@ class Repeat:
                 different.discard(None)
                 self.unknown = self.values.count(None)
             self.count, self.different = len(self.values), len(different)
-        self._beyond = beyond
+        self.beyond = beyond
         if beyond is not None:
             self.count += beyond.count - beyond.errors
             self.unknown += beyond.count - beyond.errors
@@ -121,10 +131,14 @@ class Repeat:
         """How many runs came from where."""
         return counted(self.runs.callers())
 
+    def only(self, places: list[int]) -> Repeat:
+        """What it would be with some of its kept runs alone."""
+        return Repeat(self.statement, self.shape, Picked(self.runs, places), self.beyond)
+
     def times_ms(self) -> tuple[float, float, float]:
         """Summed duration of all runs, time with at least one of them running, and the longest."""
         _, _, _, total_ms, max_ms = self.runs.totals()
-        beyond = self._beyond
+        beyond = self.beyond
         if beyond is None:
             return total_ms, self.runs.wall_ms(), max_ms
         beyond_ms = beyond.duration_ms
@@ -136,8 +150,8 @@ class Picked:
 
     __slots__ = ("_places", "_runs", "db")
 
-    def __init__(self, runs: Runs, places: list[int]) -> None:
-        self.db = runs.db
+    def __init__(self, runs: Runs | Picked, places: list[int]) -> None:
+        self.db: str | None = runs.db
         self._runs = runs
         self._places = places
 
@@ -182,6 +196,10 @@ class Picked:
         """Values in the longest list."""
         return self._pick(self._runs.list_sizes())
 
+    def many(self) -> list[int | None]:
+        """Parameter sets."""
+        return self._pick(self._runs.many())
+
     def texts(self) -> list[str | None]:
         """What was given to the driver."""
         return self._pick(self._runs.texts())
@@ -191,13 +209,20 @@ class Picked:
 
 
 def complete(profile: Profile) -> None:
-    """Give every query of a saved trace what a live row has: fingerprint, list size, and a token of its values.
+    """Give a saved trace what a live profile has: sums, transactions, and for each query what a live row tells.
+
+    The sums are `fetch_ms` and `wait_ms`, where only the queries tell them. Transactions are those between a BEGIN and
+    its COMMIT among the queries, where the record has none. A row tells fingerprint, list size, and a token of values.
 
     A query with a fingerprint is complete already. For the others the values are the literals in the text and the
     given `params_hash` together, numbered in order of appearance within this record: equal tokens mean equal
     values, and nothing can be read from them. Where the text has placeholders and no `params_hash` came with it,
     the values stay unknown.
     """
+    if profile.fetch_ms is None:
+        profile.fetch_ms = _sum([query.fetch_ms for query in profile.queries])
+    if profile.wait_ms is None:
+        profile.wait_ms = _sum([query.wait_ms for query in profile.queries])
     numbers: dict[object, int] = {}
     completed = False
     for query in profile.queries:
@@ -213,33 +238,54 @@ def complete(profile: Profile) -> None:
             query.params_hash = f"values-{numbers.setdefault(values, len(numbers))}"
     if completed:
         profile.__dict__.pop("by_fingerprint", None)
+    if not profile.transactions:
+        profile.transactions = transactions.derive(profile)
 
 
-def repeats(profile: Profile, threshold: float) -> Sequence[Repeat]:
+def _sum(told: list[float | None]) -> float | None:
+    known = [number for number in told if number is not None]
+    return sum(known) if known else None
+
+
+def reads(profile: Profile, threshold: float) -> Sequence[Repeat]:
     """Every read that ran successfully at least `threshold` times; `profile` must be `complete`.
 
-    Found once for all detectors with the same threshold: `analyze` forgets them first.
+    Found once for detectors that follow one another with the same threshold: `analyze` forgets them first.
     """
     if 0 < profile.query_count < threshold:
         return ()
-    known: dict[float, list[Repeat]] = profile.__dict__.setdefault(_KNOWN, {})
-    found = known.get(threshold)
-    if found is None:
-        found = known[threshold] = _repeats(profile, threshold)
-    return found
+    known = profile.__dict__.get(_KNOWN)
+    if known is None or known[0] != threshold:
+        known = _find(profile, threshold)
+    repeats: list[Repeat] = known[1]
+    return repeats
+
+
+def writes(profile: Profile, threshold: float) -> Sequence[Repeat]:
+    """Every INSERT, UPDATE, DELETE and the like, as `reads` gives those that read."""
+    if 0 < profile.query_count < threshold:
+        return ()
+    known = profile.__dict__.get(_KNOWN)
+    if known is None or known[0] != threshold:
+        known = _find(profile, threshold)
+    repeats: list[Repeat] = known[2]
+    return repeats
 
 
 def forget(profile: Profile) -> None:
-    """Have `repeats` look again."""
+    """Have `reads` and `writes` look again."""
     profile.__dict__.pop(_KNOWN, None)
 
 
 _KNOWN: Final = "repeats"
 
 
-def _repeats(profile: Profile, threshold: float) -> list[Repeat]:
+def _find(profile: Profile, threshold: float) -> tuple[float, list[Repeat], list[Repeat]]:
+    """The threshold, and what `reads` and `writes` give; remembered for whoever asks next."""
     groups, folded = profile.by_fingerprint, folded_counters(profile) if profile.folded else {}
-    often, failed, found = [], False, []
+    often, failed = [], False
+    reading: list[Repeat] = []
+    writing: list[Repeat] = []
     for key, runs in groups.items():
         count, _, errors, _, _ = runs.totals()
         if count >= threshold:
@@ -252,14 +298,18 @@ def _repeats(profile: Profile, threshold: float) -> list[Repeat]:
     failures = _failures(groups) if failed and often else None
     for key in often:
         runs, beyond = groups.get(key, _NO_RUNS), folded.get(key)
-        asked = question(key[0], runs.system if beyond is None else runs.system or beyond.system)
+        system = runs.system if beyond is None else runs.system or beyond.system
+        asked, found = question(key[0], system), reading
+        if asked is None:
+            asked, found = change(key[0], system), writing
         if asked is None:
             continue
         kept = runs if failures is None else Picked(runs, _without_retries(runs, failures))
         repeat = Repeat(*asked, kept, beyond)
         if repeat.count >= threshold:
             found.append(repeat)
-    return found
+    known = profile.__dict__[_KNOWN] = (threshold, reading, writing)
+    return known
 
 
 #: Of what was only folded into counters.
@@ -299,6 +349,20 @@ def question(fingerprint: str | None, system: str | None) -> tuple[Statement, Sh
     return statement, shape(fingerprint)
 
 
+@lru_cache(maxsize=4096)
+def change(fingerprint: str | None, system: str | None) -> tuple[Statement, Shape] | None:
+    """The statement and its shape if it changes data, also from within a WITH; a sequence's next value is none."""
+    if fingerprint is None:
+        return None
+    statement = parse(fingerprint, system)
+    writes_inside = statement.verb in _READS and _WRITE.search(fingerprint) is not None
+    if not (statement.verb in WRITES or writes_inside) or not statement.tables:
+        return None
+    if not is_work(statement) or _SEQUENCE.match(fingerprint):
+        return None
+    return statement, shape(fingerprint)
+
+
 def is_work(statement: Statement) -> bool:
     """Whether a finding may concern it: no session, cursor, lock, sequence, clock, schema change or catalogue."""
     if statement.control or statement.verb in _SERVICE_VERBS or _HOUSEKEEPING.match(statement.fingerprint):
@@ -330,6 +394,14 @@ def most_common(callers: Mapping[str | None, int]) -> str | None:
         return next(iter(callers))
     known = [caller for caller in callers if caller is not None]
     return max(known, key=callers.__getitem__, default=None)
+
+
+def is_straight_line(callers: Mapping[str | None, int]) -> bool:
+    """Most runs come from lines that ran once each, and no loop is among the rest; it takes callers to tell."""
+    if len(callers) < STRAIGHT_LINES or None in callers:
+        return False
+    once = sum(count == 1 for count in callers.values())
+    return once >= STRAIGHT_LINES and sum(callers.values()) - once < STRAIGHT_LINES
 
 
 def at(caller: str | None) -> str:

@@ -52,7 +52,7 @@ class Scenario:
         return Profile(
             name="GET /orders",
             duration_ms=self.at_ms,
-            query_count=len(self.queries),
+            query_count=len(self.queries) + sum(folded.count for folded in self.folded),
             queries=self.queries,
             folded=self.folded,
         )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 import time
 from types import SimpleNamespace
 
@@ -11,9 +12,11 @@ from hypothesis import strategies as st
 from perf_middleware import detectors, errors
 from perf_middleware.detectors import analyze, names
 from perf_middleware.errors import OptionError
-from perf_middleware.record import SEVERITIES, Finding, Folded, Profile, Query
+from perf_middleware.record import SEVERITIES, Finding, Folded, Profile, Query, Transaction
 from perf_middleware.sql import parse
+from tests.detectors.conftest import Scenario
 
+OURS = detectors._OURS
 LOOKUP = "SELECT name FROM authors WHERE id = ?"
 
 
@@ -132,7 +135,25 @@ def test_a_detector_that_fails_is_counted_and_the_others_go_on(third_party, scen
     assert next(iter(errors.faults)).startswith("detectors.odd: ")
 
 
-SQL = st.sampled_from([LOOKUP, "SELECT a FROM t WHERE b > ? LIMIT ?", "SELECT nextval(?)", "x'", "", "(((", "WITH"])
+SQL = st.sampled_from(
+    [
+        LOOKUP,
+        "SELECT a FROM t WHERE b > ? LIMIT ?",
+        "SELECT nextval(?)",
+        "INSERT INTO t (a) VALUES (?), (?)",
+        "INSERT INTO t SELECT",
+        "UPDATE t SET a = ? WHERE b = ? AND c < ?",
+        "DELETE FROM t WHERE",
+        "MERGE INTO t",
+        "BEGIN",
+        "COMMIT",
+        "ROLLBACK; BEGIN",
+        "x'",
+        "",
+        "(((",
+        "WITH",
+    ]
+)
 NUMBERS = st.floats(-1e9, 1e9)
 TEXTS = st.none() | st.sampled_from(["a", "b:1 in c", "\x00", "é"])
 QUERIES = st.builds(
@@ -141,14 +162,20 @@ QUERIES = st.builds(
     fingerprint=st.none() | SQL.map(lambda sql: parse(sql).fingerprint) | st.text(max_size=60),
     start_ms=NUMBERS,
     duration_ms=NUMBERS,
-    rows=st.none() | st.integers(-1, 200),
+    rows=st.none() | st.integers(-1, 20_000),
     params_hash=TEXTS,
     list_size=st.none() | st.integers(-1, 200),
     db=TEXTS,
     system=TEXTS | st.just("mysql"),
     caller=TEXTS,
     error=st.none() | st.just("E"),
+    many=st.none() | st.integers(-1, 9),
+    fetch_ms=st.none() | NUMBERS,
+    wait_ms=st.none() | NUMBERS,
+    transaction=st.none() | st.integers(-1, 3),
+    blocking=st.booleans(),
 )
+TRANSACTIONS = st.builds(Transaction, start_ms=NUMBERS, duration_ms=NUMBERS, busy_ms=NUMBERS, db=TEXTS)
 FOLDED = st.builds(
     Folded, fingerprint=st.none() | SQL, db=TEXTS, count=st.integers(-1, 99), duration_ms=NUMBERS, max_ms=NUMBERS
 )
@@ -158,11 +185,14 @@ FOLDED = st.builds(
 @given(
     st.lists(QUERIES, max_size=12).map(lambda queries: [copy.copy(q) for q in queries for _ in range(3)]),
     st.lists(FOLDED, max_size=3),
-    NUMBERS,
+    st.lists(TRANSACTIONS, max_size=3),
+    st.just(0.0) | NUMBERS,
+    st.none() | st.sampled_from([0, 1, 5]).map(lambda threshold: dict.fromkeys(names(), threshold)),
 )
-def test_whatever_a_record_holds_no_detector_fails(queries, folded, duration_ms):
+def test_whatever_a_record_holds_no_detector_fails(queries, folded, transactions, duration_ms, thresholds):
     before = errors.faults.total()
-    for finding in analyze(Profile(queries=queries, folded=folded, duration_ms=duration_ms)):
+    profile = Profile(queries=queries, folded=folded, transactions=transactions, duration_ms=duration_ms)
+    for finding in analyze(profile, None, thresholds):
         assert finding.severity in SEVERITIES
         assert finding.wasted_ms >= 0
         assert all(0 <= index < len(queries) for index in finding.evidence)
@@ -182,3 +212,44 @@ def test_the_work_grows_with_the_queries_and_not_with_their_square():
     small = min(seconds(2_000) for _ in range(3))
     large = min(seconds(20_000) for _ in range(3))
     assert large < 40 * small  # ten times the queries; a square would be a hundred times
+
+
+class _Lines:
+    """Counts the lines that Python runs."""
+
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self, frame, event, argument):
+        self.count += 1
+        return self
+
+
+def _everything(turns):
+    """A record in which each kind finds something, as often as it has turns."""
+    scenario = Scenario("saved")
+    scenario.run("BEGIN")
+    for turn in range(turns):
+        facts = {"rows": 20_000, "fetch_ms": 600.0, "wait_ms": 200.0, "blocking": True, "pause_ms": 9000.0}
+        scenario.run(LOOKUP, turn, duration_ms=900.0, **facts)
+        scenario.run("UPDATE authors SET name = ? WHERE id = ?", turn)
+        scenario.run("SELECT key FROM settings")
+        scenario.run(f"SELECT a FROM part_{turn}")
+    scenario.run("COMMIT")
+    return scenario.profile
+
+
+@pytest.mark.parametrize("kind", [None, *OURS])
+def test_the_lines_run_grow_with_the_queries_and_not_with_their_square(kind):
+    def lines(turns):
+        profile, counter, before = _everything(turns), _Lines(), sys.gettrace()
+        sys.settrace(counter)
+        try:
+            found = {finding.kind for finding in analyze(profile, kind and [kind])}
+        finally:
+            sys.settrace(before)
+        assert found == (set(OURS) if kind is None else {kind})
+        return counter.count
+
+    lines(200)  # texts are read for the first time
+    assert lines(800) < 6 * lines(200)  # four times the queries; a square would be sixteen times
