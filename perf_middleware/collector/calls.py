@@ -63,8 +63,8 @@ class Session(Target):
 
     __slots__ = ("begun", "call")
 
-    def __init__(self, system: str, db: str | None, session: object = None) -> None:
-        super().__init__(system, db, session, serial=True)
+    def __init__(self, system: str, db: str | None, session: object = None, *, awaited: bool = False) -> None:
+        super().__init__(system, db, session, serial=True, awaited=awaited)
         self.call: Call | None = None
         self.begun = False
 
@@ -147,8 +147,7 @@ class Call(Step):
             self.wire = 0
         if error is None and (not self.tried or many == 0):
             return  # no text, or no parameters: the driver did nothing
-        on_loop = recorder.awaits and capture.loop_thread is not None
-        if error is not None or many is not None or self.wire != 1 or on_loop:
+        if error is not None or many is not None or self.wire != 1:
             extra = Extra(many=many, wire=self.wire)
         if error is None:
             rows, extra = self._rows(extra)
@@ -160,8 +159,6 @@ class Call(Step):
         inside = False if ended else recorder.inside(self)
         token = self._token() if capture.keep else None
         note_query(capture, self.session, self.text, token, self.start_ns, end_ns, rows, inside, extra)
-        if recorder.awaits and extra is not None:
-            extra.blocking = False  # the event loop goes on while it is awaited
 
     def _rows(self, extra: Extra | None) -> tuple[Any, Extra | None]:
         """How many; where they are still to come, the cursor's fetches will add theirs."""
@@ -282,7 +279,9 @@ class Selection(Step):
         if error is None:
             old = self.recorder.session(self.connection)
             where = (old.db or "").rpartition("/")[0]
-            kept_with(self.connection)[SESSION] = Session(old.system, f"{where}/{self.db}", old.session)
+            kept_with(self.connection)[SESSION] = Session(
+                old.system, f"{where}/{self.db}", old.session, awaited=old.awaited
+            )
 
 
 class Recorder:
@@ -408,9 +407,9 @@ class Recorder:
             session: Session = kept_with(connection)[SESSION]
         except KeyError:
             try:
-                session = kept_with(connection)[SESSION] = Session(*self.identify(connection))
+                session = kept_with(connection)[SESSION] = Session(*self.identify(connection), awaited=self.awaits)
             except Exception:  # noqa: BLE001 - a closed cursor has no connection; the driver is about to say so
-                return Session(self.system, None)
+                return Session(self.system, None, awaited=self.awaits)
         return session
 
     def was_sent(self, error: BaseException) -> bool:

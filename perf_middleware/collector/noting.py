@@ -44,7 +44,7 @@ def note_query(  # noqa: PLR0917 - a row's facts, in its order; keywords would c
         code, lasti = find_caller(3)
     if type(query) is not str or len(query) > KEEP_TEXT_CHARS:
         query = parse(query, target.system)
-    if capture.loop_thread is not None and capture.loop_thread == get_ident():
+    if capture.loop_thread is not None and not target.awaited and capture.loop_thread == get_ident():
         extra = extra or Extra()
         extra.blocking = True
     if extra is not None or token is None:
@@ -77,7 +77,8 @@ def note_relation(capture: Capture, relation: str) -> None:
     around: Capture | None = capture
     while around is not None:
         facts = around.facts
-        if facts and len(facts) <= around.keep * WIDTH:
+        folded = around.reading is not None and around.reading.folded  # then the last row is no longer among the facts
+        if facts and not folded and len(facts) <= around.keep * WIDTH:
             if around.relations is None:
                 around.relations = {}
             around.relations[len(facts) - WIDTH] = relation

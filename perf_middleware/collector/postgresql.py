@@ -27,18 +27,16 @@ class Session(Target):
     """A connection to PostgreSQL.
 
     Attributes:
-        awaited: Its statements are awaited, so that they block no event loop.
         inside: Whether a transaction was open when that could be told last.
         opening_ns: When opening it began, if a pool did; then waiting for it was over.
         since_ns: The statement that runs did not begin before.
 
     """
 
-    __slots__ = ("awaited", "inside", "opening_ns", "since_ns")
+    __slots__ = ("inside", "opening_ns", "since_ns")
 
     def __init__(self, db: str | None, *, awaited: bool = False) -> None:
-        super().__init__("postgresql", db, serial=True)
-        self.awaited = awaited
+        super().__init__("postgresql", db, serial=True, awaited=awaited)
         self.inside: bool | None = False
         self.opening_ns = 0
         self.since_ns = 0
@@ -71,13 +69,8 @@ def note(  # noqa: PLR0917 - a row's facts, in its order
     rows: int | None,
     extra: Extra | None,
 ) -> None:
-    """Append one row; what is awaited on the event loop's thread does not block it."""
-    if not session.awaited or capture.loop_thread is None:
-        note_query(capture, session, query, token, start_ns, end_ns, rows, session.inside, extra)
-        return
-    extra = extra or Extra()
+    """Append one row."""
     note_query(capture, session, query, token, start_ns, end_ns, rows, session.inside, extra)
-    extra.blocking = False
 
 
 def note_checkout(capture: Capture, session: Session | None, start_ns: int) -> None:

@@ -78,6 +78,7 @@ class Target:
         session: Stands for the connection, also when it turns to another database.
         busy: A recorded call is running, so that the calls it makes itself are not recorded again: True, or COUNTING.
         wire: Statements sent since a call began that is counting them.
+        awaited: Its statements are awaited, so that they block no event loop.
         serial: It is never recorded twice at a time, so that its rows follow one another.
         code: The caller's, where the last one came from: a frame of it is the application's.
         text: The last one, once it was found to be worth keeping as it is.
@@ -85,13 +86,16 @@ class Target:
 
     """
 
-    __slots__ = ("busy", "code", "db", "left", "serial", "session", "system", "text", "wire")
+    __slots__ = ("awaited", "busy", "code", "db", "left", "serial", "session", "system", "text", "wire")
 
-    def __init__(self, system: str, db: str | None, session: object = None, *, serial: bool = False) -> None:
+    def __init__(
+        self, system: str, db: str | None, session: object = None, *, serial: bool = False, awaited: bool = False
+    ) -> None:
         self.system = system
         self.db = db
         self.session = session or object()
         self.serial = serial
+        self.awaited = awaited
         self.busy: bool | int = False
         self.wire = 0
         self.code: CodeType | None = None

@@ -49,7 +49,17 @@ _PASSING_CLASSES: Final = frozenset(
         "TryAgainError",
     }
 )
-_PASSING_WORDS: Final = ("BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "NOPERM", "NOREPLICAS", "OOM")
+_PASSING_WORDS: Final = (
+    "ACL",
+    "BUSY",
+    "CLUSTERDOWN",
+    "LOADING",
+    "MASTERDOWN",
+    "MISCONF",
+    "NOPERM",
+    "NOREPLICAS",
+    "OOM",
+)
 
 
 class RedisStore:

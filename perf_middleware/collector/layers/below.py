@@ -36,8 +36,8 @@ class Layered(Target):
 
     __slots__ = ("alone", "driver", "inside")
 
-    def __init__(self, system: str, db: str | None) -> None:
-        super().__init__(system, db)
+    def __init__(self, system: str, db: str | None, *, awaited: bool = False) -> None:
+        super().__init__(system, db, awaited=awaited)
         self.driver: Target | None = None
         self.alone = False
         self.inside = False

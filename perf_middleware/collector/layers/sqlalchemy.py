@@ -138,8 +138,6 @@ def _executed(  # noqa: PLR0917 - as the events have it
             rows = None if cursor is None else cursor.rowcount
             token = None if many or not capture.keep else params_token(parameters)
             note_query(capture, target.known, statement, token, begun[0], end_ns, rows, inside, extra)
-            if extra is not None and connection.dialect.is_async:
-                extra.blocking = False  # the event loop's thread it is, but it awaits
         if capture.keep:
             relation = _relation(context)
             if relation is not None:
@@ -175,7 +173,10 @@ def _target(connection: Any) -> Layered:
     info = connection.info
     target: Layered | None = info.get(_TARGET)
     if target is None:
-        target = info[_TARGET] = Layered(_system(connection.dialect), _database(connection.engine.url))
+        dialect = connection.dialect
+        target = info[_TARGET] = Layered(
+            _system(dialect), _database(connection.engine.url), awaited=bool(dialect.is_async)
+        )
     return target
 
 
