@@ -191,7 +191,7 @@ def _finding(profile: Profile, repeat: Repeat, threshold: float, confidence: Con
     wasted_ms = wall_ms - max_ms if wall_ms > max_ms else 0.0
     statement, count = repeat.statement, repeat.count
     texts = repeat.runs.texts()
-    told = _told(statement, _constants(texts) if texts else _NO_CONSTANTS, caller, threshold)
+    told = _told(statement, _constants(texts) if texts else _NO_CONSTANTS, caller, threshold, repeat.runs.relation)
     id_, at_least, what, recommendation = told
     return Finding(  # by position, in the order of its fields: keywords cost a third more
         id_,
@@ -220,7 +220,7 @@ def _likely(asked: Shape, constants: frozenset[str]) -> str | None:
 
 @lru_cache(maxsize=1024)
 def _told(
-    statement: Statement, constants: frozenset[str], caller: str | None, threshold: float
+    statement: Statement, constants: frozenset[str], caller: str | None, threshold: float, relation: str | None
 ) -> tuple[str, str, str, str]:
     """What findings of one loop have in common: id, threshold, what is asked for again and again, what to do."""
     asked, name = shape(statement.fingerprint), table(statement)
@@ -230,11 +230,13 @@ def _told(
         finding_id("n_plus_one", statement.fingerprint, caller),
         f" >= {threshold:g}",
         f"{name}{by}{at(caller)}",
-        _recommendation(asked, name, len(statement.tables), column, caller),
+        _recommendation(asked, name, len(statement.tables), column, caller, relation),
     )
 
 
-def _recommendation(asked: Shape, name: str, tables: int, column: str | None, caller: str | None) -> str:
+def _recommendation(  # noqa: PLR0917 - what is known of the loop
+    asked: Shape, name: str, tables: int, column: str | None, caller: str | None, relation: str | None
+) -> str:
     where = f"before the loop{at(caller)}"
     if column is None or column not in asked.pinned:
         return f"Read all of {name} that the loop needs in one statement {where}, then look up in memory."
@@ -254,5 +256,6 @@ def _recommendation(asked: Shape, name: str, tables: int, column: str | None, ca
         )
     return (
         f"Load all at once {where}: SELECT ... {listed}. "
+        f"{f'{relation} is loaded lazily, row by row. ' if relation else ''}"
         "Django: select_related or prefetch_related; SQLAlchemy: selectinload."
     )

@@ -155,6 +155,11 @@ class Picked:
         self._runs = runs
         self._places = places
 
+    @property
+    def relation(self) -> str | None:
+        """As in `Runs`."""
+        return self._runs.relation
+
     def totals(self) -> Totals:
         """Their number (each sent once, none failed), summed and longest duration."""
         durations_ms, count = self.durations_ms(), len(self._places)

@@ -432,3 +432,17 @@ def test_the_advice_fits_the_statement(scenario, sql, advice):
     for value in range(6):
         scenario.run(sql, value, rows=1)
     assert advice in found(scenario)[0].recommendation
+
+
+def test_the_relation_that_is_loaded_is_named_where_a_layer_told(scenario):
+    for number in range(5):
+        scenario.run("SELECT name FROM customers WHERE id = ?", number, relation="Order.customer")
+    (finding,) = scenario.findings("n_plus_one")
+    assert "Order.customer is loaded lazily, row by row." in finding.recommendation
+
+
+def test_no_relation_is_named_where_nobody_told(scenario):
+    for number in range(5):
+        scenario.run("SELECT name FROM customers WHERE id = ?", number)
+    (finding,) = scenario.findings("n_plus_one")
+    assert "lazily" not in finding.recommendation
