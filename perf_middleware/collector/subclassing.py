@@ -5,9 +5,14 @@ from __future__ import annotations
 import gc
 import types
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from perf_middleware.collector.context import current, unattributed
 from perf_middleware.errors import fault, warn
+
+if TYPE_CHECKING:
+    from perf_middleware.collector.context import Capture
+    from perf_middleware.collector.patching import Patches
 
 
 def traced(factory: Any, base: type, layer: type, driver: str) -> Any:
@@ -27,6 +32,16 @@ def traced(factory: Any, base: type, layer: type, driver: str) -> Any:
     except Exception as error:  # noqa: BLE001 - a class may refuse to be subclassed
         fault(f"{driver}: a factory that cannot be subclassed", error)
         return factory
+
+
+def open_capture(patches: Patches) -> Capture | None:
+    """The open profile's; without one the query is unattributed, unless the hooks are uninstalled."""
+    if not patches.active:
+        return None
+    capture = current.get()
+    if capture is None:
+        unattributed.add()
+    return capture
 
 
 def is_ignored(factory: Any) -> bool:

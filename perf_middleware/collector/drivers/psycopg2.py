@@ -8,7 +8,7 @@ from __future__ import annotations
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from perf_middleware.collector.context import current, unattributed
+from perf_middleware.collector.context import current
 from perf_middleware.collector.noting import counted
 from perf_middleware.collector.parameters import params_token
 from perf_middleware.collector.patching import NOBODY
@@ -22,7 +22,7 @@ from perf_middleware.collector.postgresql import (
     text_of,
 )
 from perf_middleware.collector.rows import Extra
-from perf_middleware.collector.subclassing import named_like, tell_of_open, traced
+from perf_middleware.collector.subclassing import named_like, open_capture, tell_of_open, traced
 from perf_middleware.errors import fault
 
 if TYPE_CHECKING:
@@ -115,42 +115,42 @@ def _cursors(base: type, patches: Patches) -> type:  # noqa: C901 - a class with
 
     class cursor(base):  # type: ignore[misc] # noqa: N801 - its own name
         def execute(self, query: Any, vars: Any = None) -> Any:  # noqa: A002 - psycopg2's own signature
-            capture = _capture(patches)
+            capture = open_capture(patches)
             if capture is None:
                 return super().execute(query, vars)
             with _Statement(capture, self, query, vars):
                 return super().execute(query, vars)
 
         def executemany(self, query: Any, vars_list: Any) -> Any:
-            capture = _capture(patches)
+            capture = open_capture(patches)
             if capture is None:
                 return super().executemany(query, vars_list)
             with _Many(capture, self, query, vars_list) as many:
                 return super().executemany(query, many.sets)
 
         def callproc(self, procname: Any, parameters: Any = None) -> Any:
-            capture = _capture(patches)
+            capture = open_capture(patches)
             if capture is None:
                 return super().callproc(procname, parameters)
             with _Built(capture, self, procname, parameters):
                 return super().callproc(procname, parameters)
 
         def copy_expert(self, sql: Any, file: Any, *args: Any, **kwargs: Any) -> Any:
-            capture = _capture(patches)
+            capture = open_capture(patches)
             if capture is None:
                 return super().copy_expert(sql, file, *args, **kwargs)
             with _Statement(capture, self, sql, None):
                 return super().copy_expert(sql, file, *args, **kwargs)
 
         def copy_from(self, file: Any, table: Any, *args: Any, **kwargs: Any) -> Any:
-            capture = _capture(patches)
+            capture = open_capture(patches)
             if capture is None:
                 return super().copy_from(file, table, *args, **kwargs)
             with _Built(capture, self, f"COPY {table} FROM STDIN", None):
                 return super().copy_from(file, table, *args, **kwargs)
 
         def copy_to(self, file: Any, table: Any, *args: Any, **kwargs: Any) -> Any:
-            capture = _capture(patches)
+            capture = open_capture(patches)
             if capture is None:
                 return super().copy_to(file, table, *args, **kwargs)
             with _Built(capture, self, f"COPY {table} TO STDOUT", None):
@@ -185,16 +185,6 @@ def _named_cursors(plain: type) -> type:
             return super().close()
 
     return named_like(plain, cursor)
-
-
-def _capture(patches: Patches) -> Capture | None:
-    """The open profile's capture; without one the query is unattributed, unless the hooks are uninstalled."""
-    if not patches.active:
-        return None
-    capture = current.get()
-    if capture is None:
-        unattributed.add()
-    return capture
 
 
 class _Statement:

@@ -7,20 +7,18 @@ counted as a fault; one with `perf_middleware_ignore` is never touched.
 
 from __future__ import annotations
 
-import gc
 import os
-import types
-from functools import lru_cache
 from itertools import count
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from perf_middleware.collector.context import current, unattributed
+from perf_middleware.collector.context import current
 from perf_middleware.collector.noting import counted, note_query
 from perf_middleware.collector.parameters import params_token
 from perf_middleware.collector.patching import NOBODY, Patches
 from perf_middleware.collector.rows import Extra, Target
-from perf_middleware.errors import fault, warn
+from perf_middleware.collector.subclassing import named_like, open_capture, tell_of_open, traced
+from perf_middleware.errors import fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,26 +37,9 @@ _EXTRA = "_perf_middleware_extra"
 def hook(module: ModuleType, patches: Patches) -> None:
     """Patch `connect` where applications look it up; connections opened before, or without it, are not seen."""
     layer = _connections(module.Connection, _cursors(module.Cursor, patches), patches)
-    _tell_of_open(module.Connection)
+    tell_of_open(module.Connection, MODULE)
     for owner in (module, module.dbapi2):
         patches.replace(owner, "connect", _connect(layer))
-
-
-def _tell_of_open(connection: type) -> None:
-    """Say once that what these connections run will not be seen, rather than let it count as nothing."""
-    # `type` and not `isinstance`, which asks lazy objects for their class and so wakes them.
-    classes = [type(thing) for thing in gc.get_objects()]
-    opened = sum(issubclass(kind, connection) and not _is_ignored(kind) for kind in classes)
-    if opened:
-        warn(
-            "sqlite3: %d connections were opened before perf_middleware hooked the driver and are not seen; "
-            "call perf_middleware.collector.install() before the application opens them",
-            opened,
-        )
-
-
-def _is_ignored(kind: type) -> bool:
-    return bool(getattr(kind, "perf_middleware_ignore", False))
 
 
 def _connect(layer: type) -> Callable[[Any, Callable[[], Capture | None]], FunctionType]:
@@ -80,38 +61,13 @@ def _connect(layer: type) -> Callable[[Any, Callable[[], Capture | None]], Funct
 
 def _with_factory(layer: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if len(args) > _FACTORY_POSITION:
-        traced = _traced(args[_FACTORY_POSITION], layer)
-        return (*args[:_FACTORY_POSITION], traced, *args[_FACTORY_POSITION + 1 :]), kwargs
+        factory = _traced(args[_FACTORY_POSITION], layer)
+        return (*args[:_FACTORY_POSITION], factory, *args[_FACTORY_POSITION + 1 :]), kwargs
     return args, {**kwargs, "factory": _traced(kwargs.get("factory", layer), layer)}
 
 
 def _traced(factory: Any, layer: type) -> Any:
-    """The factory's class with our layer in its ancestry; the factory itself where that cannot be."""
-    if getattr(factory, "perf_middleware_ignore", False):
-        return factory
-    if not isinstance(factory, type) or not issubclass(factory, layer.__base__ or object):
-        fault("sqlite3: a factory that is no class of sqlite3's", TypeError())
-        return factory
-    try:
-        return _subclass(factory, layer)  # type: ignore[arg-type] # classes are hashable
-    except Exception as error:  # noqa: BLE001 - a class may refuse to be subclassed
-        fault("sqlite3: a factory that cannot be subclassed", error)
-        return factory
-
-
-@lru_cache(maxsize=256)
-def _subclass(base: type, layer: type) -> type:
-    if issubclass(base, layer):
-        return base
-    if base is layer.__base__:
-        return layer
-    return _named_like(base, types.new_class(base.__name__, (base, layer)))
-
-
-def _named_like(base: type, traced: type) -> type:
-    traced.__name__, traced.__qualname__, traced.__module__ = base.__name__, base.__qualname__, base.__module__
-    traced.__doc__ = base.__doc__
-    return traced
+    return traced(factory, layer.__base__ or object, layer, MODULE)
 
 
 def _connections(base: type, cursors: type, patches: Patches) -> type:
@@ -146,7 +102,7 @@ def _connections(base: type, cursors: type, patches: Patches) -> type:
             verb = "COMMIT" if exc_info[:1] == (None,) else "ROLLBACK"
             return _ending(self, patches, verb, super().__exit__, *exc_info)
 
-    return _named_like(base, Connection)
+    return named_like(base, Connection)
 
 
 def _cursors(base: type, patches: Patches) -> type:  # noqa: C901 - a class with its few methods
@@ -154,7 +110,7 @@ def _cursors(base: type, patches: Patches) -> type:  # noqa: C901 - a class with
 
     class Cursor(base):  # type: ignore[misc]
         def execute(self, sql: Any, parameters: Any = (), /) -> Any:
-            capture = _capture(patches)
+            capture = open_capture(patches)
             if capture is None:
                 return super().execute(sql, parameters)
             extra = self.__dict__[_EXTRA] = Extra()
@@ -168,7 +124,7 @@ def _cursors(base: type, patches: Patches) -> type:  # noqa: C901 - a class with
                 _note(capture, self, sql, parameters, start_ns, extra)
 
         def executemany(self, sql: Any, sets: Any, /) -> Any:
-            capture = _capture(patches)
+            capture = open_capture(patches)
             if capture is None:
                 return super().executemany(sql, sets)
             extra = self.__dict__[_EXTRA] = Extra()
@@ -186,7 +142,7 @@ def _cursors(base: type, patches: Patches) -> type:  # noqa: C901 - a class with
                     _note(capture, self, sql, None, start_ns, extra)
 
         def executescript(self, script: Any, /) -> Any:
-            capture = _capture(patches)
+            capture = open_capture(patches)
             if capture is None:
                 return super().executescript(script)
             extra = self.__dict__[_EXTRA] = Extra()
@@ -205,17 +161,7 @@ def _cursors(base: type, patches: Patches) -> type:  # noqa: C901 - a class with
         def fetchmany(self, *args: Any, **kwargs: Any) -> Any:
             return _fetched(self, super().fetchmany, *args, **kwargs)
 
-    return _named_like(base, Cursor)
-
-
-def _capture(patches: Patches) -> Capture | None:
-    """The open profile's capture; without one the query is unattributed, unless the hooks are uninstalled."""
-    if not patches.active:
-        return None
-    capture = current.get()
-    if capture is None:
-        unattributed.add()
-    return capture
+    return named_like(base, Cursor)
 
 
 def _fetched(cursor: Any, fetch: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
