@@ -41,7 +41,7 @@ OTHER = "(other)"
 #: Our own generator, so that seeding or reading the application's is never disturbed.
 _chance = Random()  # noqa: S311
 
-#: Ids for the next profiles: made many at a time they cost a fifth.
+#: Ids for the next profiles: made many at a time they cost less. A child of a fork makes its own.
 _ids: list[str] = []
 IDS_AT_ONCE = 64
 

@@ -9,6 +9,7 @@ of its own. A driver's file tells what differs, in a subclass of `Recorder`.
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
@@ -69,7 +70,7 @@ class Session(Target):
         self.begun = False
 
 
-class Step:
+class Step(ABC):
     """What a hook does around the driver's own method: `with step: step.result = original(...)`.
 
     Attributes:
@@ -94,9 +95,9 @@ class Step:
         except Exception as ours:  # noqa: BLE001 - a fault of ours is not the application's
             fault(self.recorder.name, ours)
 
+    @abstractmethod
     def end(self, end_ns: int, error: BaseException | None) -> None:
         """Take in how it went."""
-        raise NotImplementedError
 
 
 class Call(Step):
