@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import io
-import linecache
 import threading
 from contextlib import asynccontextmanager
-from pathlib import Path
 from time import perf_counter_ns
 
 import asyncpg
 import pytest
 from asyncpg.pool import PoolConnectionProxy
+from seen_by import facts, line_of, outcomes, spin, total_wire
 
 from perf_middleware import collector
 from perf_middleware.collector.context import unattributed
@@ -57,33 +56,6 @@ def sent(postgresql):
         return texts[texts.index(TABLE) + 1 :]
 
     return statements
-
-
-def spin():
-    """Take 5 ms."""
-    until_ns = perf_counter_ns() + 5_000_000
-    while perf_counter_ns() < until_ns:
-        pass
-
-
-def total_wire(seen):
-    return sum(query.wire for query in seen.queries)
-
-
-def outcomes(seen):
-    return [transaction.outcome for transaction in seen.transactions]
-
-
-def facts(seen):
-    return [(query.rows, query.many, query.wire, query.error) for query in seen.queries]
-
-
-def line_of(query):
-    """The line of this file that a query's caller names, and the function."""
-    place, _, function = query.caller.partition(" in ")
-    path, _, line = place.rpartition(":")
-    assert Path(path).name == Path(__file__).name
-    return linecache.getline(__file__, int(line)), function
 
 
 # ------------------------------------------------------------------------------------------- what must not happen
@@ -446,9 +418,10 @@ def test_each_statement_is_one_query_and_its_wire_is_what_the_server_logged(reco
     assert total_wire(seen) == len(texts)
     assert {query.db for query in seen.queries} <= {postgresql.db}
     assert {query.system for query in seen.queries} <= {"postgresql"}
-    assert all(line_of(query)[1].endswith(f".{cell}") for query in seen.queries)
+    lines = [line_of(query, __file__) for query in seen.queries]
+    assert all(function.endswith(f".{cell}") for _, function in lines)
     words = ("execute", "fetch", "copy", "cursor")
-    assert all(any(word in line for word in words) for line, _ in map(line_of, seen.queries))
+    assert all(any(word in line for word in words) for line, _ in lines)
     assert any(query.fetch_ms is not None for query in seen.queries) == (cell in FETCHED)
     assert not any(query.blocking for query in seen.queries)
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import linecache
 import threading
 from contextlib import suppress
-from pathlib import Path
 from time import perf_counter_ns
 
 import psycopg
 import psycopg_pool
 import pytest
 from psycopg import sql
+from seen_by import facts, line_of, outcomes, spin, total_wire
 
 from perf_middleware import collector
 from perf_middleware.collector.context import unattributed
@@ -47,33 +46,6 @@ def connect(postgresql):
     yield connecting
     for connection in opened:
         connection.close()
-
-
-def spin():
-    """Take 5 ms."""
-    until_ns = perf_counter_ns() + 5_000_000
-    while perf_counter_ns() < until_ns:
-        pass
-
-
-def total_wire(seen):
-    return sum(query.wire for query in seen.queries)
-
-
-def outcomes(seen):
-    return [transaction.outcome for transaction in seen.transactions]
-
-
-def facts(seen):
-    return [(query.rows, query.many, query.wire, query.error) for query in seen.queries]
-
-
-def line_of(query):
-    """The line of this file that a query's caller names, and the function."""
-    place, _, function = query.caller.partition(" in ")
-    path, _, line = place.rpartition(":")
-    assert Path(path).name == Path(__file__).name
-    return linecache.getline(__file__, int(line)), function
 
 
 # ------------------------------------------------------------------------------------------- what must not happen
@@ -510,8 +482,12 @@ def test_each_statement_is_one_query_and_its_wire_is_what_the_server_logged(reco
     assert total_wire(seen) == len(sent) - 1
     assert {query.db for query in seen.queries} <= {postgresql.db}
     assert {query.system for query in seen.queries} <= {"postgresql"}
-    assert all(line_of(query)[1].endswith(f".{cell}") for query in seen.queries)
-    assert all("execute" in line or "stream" in line or "copy" in line for line, _ in map(line_of, seen.queries))
+    lines = [line_of(query, __file__) for query in seen.queries]
+    assert all(function.endswith(f".{cell}") for _, function in lines)
+    assert all(
+        "execute" in line or "stream" in line or "copy" in line
+        for line, _ in [line_of(query, __file__) for query in seen.queries]
+    )
     if cell != "piped_failed":  # whether results are waited for depends on when the error comes
         assert any(query.fetch_ms is not None for query in seen.queries) == (cell in FETCHED)
     assert not any(query.blocking for query in seen.queries)

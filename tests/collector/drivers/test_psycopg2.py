@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import linecache
 import re
 import threading
-from pathlib import Path
 
 import psycopg2
 import pytest
 from psycopg2 import extensions, extras, pool, sql
+from seen_by import facts, line_of, outcomes, total_wire
 
 from perf_middleware import collector
 from perf_middleware.collector.context import unattributed
@@ -50,26 +49,6 @@ def connect(postgresql):
 def sent(postgresql):
     """What the server was sent since the table was made."""
     return lambda connection: postgresql.sent(connection.info.backend_pid)[1:]
-
-
-def total_wire(seen):
-    return sum(query.wire for query in seen.queries)
-
-
-def outcomes(seen):
-    return [transaction.outcome for transaction in seen.transactions]
-
-
-def facts(seen):
-    return [(query.rows, query.many, query.wire, query.error) for query in seen.queries]
-
-
-def line_of(query):
-    """The line of this file that a query's caller names, and the function."""
-    place, _, function = query.caller.partition(" in ")
-    path, _, line = place.rpartition(":")
-    assert Path(path).name == Path(__file__).name
-    return linecache.getline(__file__, int(line)), function
 
 
 # ------------------------------------------------------------------------------------------- what must not happen
@@ -403,8 +382,9 @@ def test_each_statement_is_one_query_and_its_wire_is_what_the_server_logged(reco
     assert total_wire(seen) == len(sent(connection))
     assert {query.db for query in seen.queries} <= {postgresql.db}
     assert {query.system for query in seen.queries} <= {"postgresql"}
-    assert all(line_of(query)[1].endswith(f".{cell}") for query in seen.queries)
-    assert all("execute" in line or "copy" in line for line, _ in map(line_of, seen.queries))
+    lines = [line_of(query, __file__) for query in seen.queries]
+    assert all(function.endswith(f".{cell}") for _, function in lines)
+    assert all("execute" in line or "copy" in line for line, _ in lines)
     assert any(query.fetch_ms is not None for query in seen.queries) == (cell in FETCHED)
 
 
