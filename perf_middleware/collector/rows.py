@@ -12,7 +12,7 @@ from bisect import bisect
 from collections import Counter
 from itertools import repeat
 from operator import is_, le
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
     from types import CodeType
 
-    from perf_middleware.collector.context import Capture
     from perf_middleware.record import Totals
 
 #: Longer texts are fingerprinted when noted instead of being kept until the profile ends: a bound on memory.
@@ -101,6 +100,13 @@ class Target:
         self.code: CodeType | None = None
         self.text: str | None = None
         self.left = CHECK_EVERY
+
+
+class Answer(Protocol):
+    """When the response began and when its last byte was handed over, as a capture knows it."""
+
+    first_byte_ns: int | None
+    last_byte_ns: int | None
 
 
 class Extra(msgspec.Struct, gc=False):
@@ -387,7 +393,7 @@ class Reading(msgspec.Struct, eq=False):
             return list(range(offsets.start // WIDTH, offsets.stop // WIDTH))
         return [offset // WIDTH for offset in offsets]
 
-    def queries(self, capture: Capture) -> list[Query]:
+    def queries(self, answer: Answer) -> list[Query]:
         """The rows kept, as a record has them."""
         self._follow([])
         queries = []
@@ -397,7 +403,7 @@ class Reading(msgspec.Struct, eq=False):
             if statement is WAIT:
                 waited_s[session] = waited_s.get(session, 0) + row[DURATION_S]
             elif not statement.control:
-                query = self._query(row, statement, ordinal, capture)
+                query = self._query(row, statement, ordinal, answer)
                 if session in waited_s:
                     query.wait_ms = _ms(waited_s.pop(session))
                 queries.append(query)
@@ -534,7 +540,7 @@ class Reading(msgspec.Struct, eq=False):
     def _since_ms(self, at_s: float) -> float:
         return _ms(at_s - self.origin_s)
 
-    def _query(self, row: Row, statement: Statement, ordinal: int | None, capture: Capture) -> Query:
+    def _query(self, row: Row, statement: Statement, ordinal: int | None, answer: Answer) -> Query:
         text, start_s, _, duration_s, target, token, code, lasti, rows, _, extra = row
         query = Query(
             fingerprint=statement.fingerprint,
@@ -547,7 +553,7 @@ class Reading(msgspec.Struct, eq=False):
             system=target.system,
             caller=describe(code, lasti),
             transaction=ordinal,
-            phase=_phase(start_s, capture),
+            phase=_phase(start_s, answer),
         )
         if self.capture_sql and isinstance(text, str):
             query.sql = text[: self.capture_sql]
@@ -599,13 +605,13 @@ class Live(msgspec.Struct):
     """`perf_middleware.record.Rows` of a profile that lasted so long until now."""
 
     reading: Reading
-    capture: Capture
+    answer: Answer
     duration_ms: float
 
     @property
     def queries(self) -> list[Query]:
         """Those kept."""
-        return self.reading.queries(self.capture)
+        return self.reading.queries(self.answer)
 
     @property
     def transactions(self) -> list[Transaction]:
@@ -664,9 +670,9 @@ def _params_hash(value: Hashable) -> str | None:
     return None if value is None else f"{hash((_SECRET, value)) & 0xFFFF_FFFF_FFFF_FFFF:016x}"
 
 
-def _phase(start_s: float, capture: Capture) -> str:
-    if capture.first_byte_ns is None or start_s * 1e9 < capture.first_byte_ns:
+def _phase(start_s: float, answer: Answer) -> str:
+    if answer.first_byte_ns is None or start_s * 1e9 < answer.first_byte_ns:
         return "before"
-    if capture.last_byte_ns is None or start_s * 1e9 < capture.last_byte_ns:
+    if answer.last_byte_ns is None or start_s * 1e9 < answer.last_byte_ns:
         return "stream"
     return "background"
